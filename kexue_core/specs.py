@@ -1,0 +1,277 @@
+"""What a plugin declares: frozen dataclasses, standard library only.
+
+A spec names its factory by import string (``"kexue_flow.glow:Glow"``), so that listing what is
+installed imports none of the heavy modules behind it. Everything is checked when the spec is made:
+a plugin that declares nonsense fails alone, while it declares it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kexue_core.errors import InvalidReferenceError, InvalidSpecError, PluginError
+from kexue_core.names import check_name
+
+__all__ = [
+    "CAPABILITIES",
+    "KINDS",
+    "VERBS",
+    "AdapterSpec",
+    "LossSpec",
+    "ModelSpec",
+    "Option",
+    "RecipeSpec",
+    "SamplerSpec",
+    "Spec",
+    "import_object",
+]
+
+#: Capability -> the verbs that it makes possible. The Protocols are in :mod:`kexue_core.interfaces`.
+CAPABILITIES: Mapping[str, tuple[str, ...]] = {
+    "latent": ("sample", "reconstruct", "interpolate"),
+    "density": ("score",),
+    "energy": ("sample", "score"),
+    "codes": ("sample", "reconstruct"),
+    "text-encoder": ("embed", "similar"),
+    "rewriter": ("rewrite",),
+    "extractor": ("extract",),
+    "classifier": ("classify",),
+}
+
+#: Every verb, in the order in which tables show them.
+VERBS: tuple[str, ...] = tuple(dict.fromkeys(v for verbs in CAPABILITIES.values() for v in verbs))
+
+_IMPORT_STRING = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What every declaration carries.
+
+    Attributes:
+        name: Lower-case words joined by hyphens; unique within its kind and distribution.
+        factory: Import string ``module:attribute`` of what builds the thing.
+        summary: One line for tables.
+        post: Number of the kexue.fm post it implements, or ``None``.
+        papers: arXiv identifiers.
+        aliases: Former or alternative names, which go on working.
+        deprecated: What to use instead; a deprecated spec is hidden from tables and loads with a
+            warning.
+    """
+
+    name: str
+    factory: str
+    summary: str = ""
+    post: int | None = None
+    papers: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    deprecated: str | None = None
+
+    def __post_init__(self) -> None:
+        where = f"{type(self).__name__} {self.name!r}"
+        for name in (self.name, *_names(self.aliases, f"{where}: aliases")):
+            try:
+                check_name(name)
+            except InvalidReferenceError as error:
+                raise InvalidSpecError(f"{where}: {error.message}", hint=error.hint) from None
+        _check_import_string(self.factory, f"{where}: factory")
+        _names(self.papers, f"{where}: papers")
+        if not isinstance(self.summary, str) or "\n" in self.summary:
+            raise InvalidSpecError(f"{where}: summary must be one line of text")
+        if self.post is not None and (not isinstance(self.post, int) or isinstance(self.post, bool)):
+            raise InvalidSpecError(f"{where}: post must be a number such as 5807")
+
+    @property
+    def kind(self) -> str:
+        """``model``, ``loss``, ``sampler``, ``recipe`` or ``adapter``."""
+        return type(self).__name__.removesuffix("Spec").lower()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec(Spec):
+    """An architecture.
+
+    Attributes:
+        factory: The class; called with one instance of ``config``. It keeps it as ``self.config``.
+        config: Import string of its frozen dataclass.
+        capabilities: Keys of :data:`CAPABILITIES`; the conformance kit checks each.
+        tiny: Arguments of ``config`` for a model that builds and runs in well under a second.
+        example_input: Import string of ``f(model, n, generator) -> input``: *n* valid inputs.
+        float32: Globs over state-dict keys that publishing never rounds to float16.
+    """
+
+    config: str
+    capabilities: tuple[str, ...] = ()
+    tiny: Mapping[str, Any] = field(default_factory=dict)
+    example_input: str | None = None
+    float32: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super(ModelSpec, self).__post_init__()
+        where = f"ModelSpec {self.name!r}"
+        _check_import_string(self.config, f"{where}: config")
+        if self.example_input is not None:
+            _check_import_string(self.example_input, f"{where}: example_input")
+        for capability in _names(self.capabilities, f"{where}: capabilities"):
+            if capability not in CAPABILITIES:
+                raise InvalidSpecError(
+                    f"{where}: unknown capability {capability!r}",
+                    hint=f"Choose from {', '.join(CAPABILITIES)}",
+                )
+        _names(self.float32, f"{where}: float32")
+        if not isinstance(self.tiny, Mapping):
+            raise InvalidSpecError(f"{where}: tiny must be a mapping of config arguments")
+
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """What the command line can do with weights of this model."""
+        able = {verb for c in self.capabilities for verb in CAPABILITIES[c]}
+        return tuple(verb for verb in VERBS if verb in able)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossSpec(Spec):
+    """A loss.
+
+    Attributes:
+        factory: Called with options, returns the callable loss (an ``nn.Module`` as a rule).
+        example: Import string of ``f(generator) -> args`` giving a tuple of arguments to call the
+            loss with: losses differ too much (input and target, model and batch, critic with real
+            and fake) for one signature.
+    """
+
+    example: str
+
+    def __post_init__(self) -> None:
+        super(LossSpec, self).__post_init__()
+        _check_import_string(self.example, f"LossSpec {self.name!r}: example")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option of a sampler: its default says its type.
+
+    Attributes:
+        default: Used when the caller and the weights' config say nothing.
+        help: One line, with the unit and range.
+    """
+
+    default: float | int | bool | str | None
+    help: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplerSpec(Spec):
+    """A sampler: ``sampler(model, n, *, generator, **options) -> Tensor``.
+
+    Attributes:
+        factory: Import string of that function.
+        needs: Capabilities of which the model must have at least one.
+        options: Name -> :class:`Option`.
+        targets_density: Whether it draws from the model's own density, so that its moments on a
+            Gaussian can be checked against the exact ones.
+    """
+
+    needs: tuple[str, ...]
+    options: Mapping[str, Option] = field(default_factory=dict)
+    targets_density: bool = False
+
+    def __post_init__(self) -> None:
+        super(SamplerSpec, self).__post_init__()
+        where = f"SamplerSpec {self.name!r}"
+        for capability in _names(self.needs, f"{where}: needs"):
+            if capability not in CAPABILITIES:
+                raise InvalidSpecError(
+                    f"{where}: needs the unknown capability {capability!r}",
+                    hint=f"Choose from {', '.join(CAPABILITIES)}",
+                )
+        if not isinstance(self.options, Mapping) or not all(
+            isinstance(option, Option) for option in self.options.values()
+        ):
+            raise InvalidSpecError(f"{where}: options must map names to Option(default=, help=)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeSpec(Spec):
+    """How weights are trained.
+
+    Attributes:
+        factory: A :class:`kexue_core.training.Recipe` subclass.
+        model: Name of the model it trains, declared by the same distribution.
+        data: Name of a public data set on the Hub, so that a stranger can run the recipe.
+    """
+
+    model: str
+    data: str | None = None
+
+    def __post_init__(self) -> None:
+        super(RecipeSpec, self).__post_init__()
+        try:
+            check_name(self.model)
+        except InvalidReferenceError as error:
+            raise InvalidSpecError(
+                f"RecipeSpec {self.name!r}: model: {error.message}", hint=error.hint
+            ) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterSpec(Spec):
+    """A reader of foreign checkpoints.
+
+    Attributes:
+        factory: ``f(tensors, config) -> (state dict, config)`` of kexue's model.
+        model: Name of the model it feeds, declared by the same distribution.
+        formats: What it reads, such as ``tensorflow`` or ``pickle``.
+    """
+
+    model: str
+    formats: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super(AdapterSpec, self).__post_init__()
+        _names(self.formats, f"AdapterSpec {self.name!r}: formats")
+
+
+#: The five kinds of things a plugin can declare.
+KINDS: tuple[str, ...] = ("model", "loss", "sampler", "recipe", "adapter")
+
+
+def import_object(path: str) -> Any:
+    """Import what ``"module:attribute"`` names.
+
+    Raises:
+        PluginError: The module does not import, or has no such attribute.
+    """
+    module_name, _, attribute = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except ImportError as error:
+        missing = getattr(error, "name", None)
+        raise PluginError(
+            f"{path} cannot be imported: {error}",
+            hint=f"Install what it needs: pip install {missing}" if missing else "See `kexue doctor`",
+        ) from error
+    except AttributeError as error:
+        raise PluginError(
+            f"{path} does not exist: {error}", hint="Correct the import string in the plugin's spec"
+        ) from error
+    return found
+
+
+def _names(values: object, where: str) -> Iterable[str]:
+    if not isinstance(values, tuple) or not all(isinstance(v, str) for v in values):
+        raise InvalidSpecError(f"{where} must be a tuple of strings, not {values!r}")
+    return values
+
+
+def _check_import_string(path: object, where: str) -> None:
+    if not isinstance(path, str) or not _IMPORT_STRING.fullmatch(path):
+        raise InvalidSpecError(
+            f"{where} must be an import string such as 'kexue_flow.glow:Glow', not {path!r}"
+        )
