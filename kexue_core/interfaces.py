@@ -56,9 +56,7 @@ class Loss(Protocol):
 class Sampler(Protocol):
     """A function that draws from a model."""
 
-    def __call__(
-        self, model: Any, n: int, *, generator: torch.Generator, **options: Any
-    ) -> Tensor:
+    def __call__(self, model: Any, n: int, *, generator: torch.Generator, **options: Any) -> Tensor:
         """Draw ``n`` samples, (n, *data_shape) in [0, 1] for images.
 
         All randomness comes from ``generator`` (on the CPU), drawn sample by sample, so that

@@ -19,7 +19,7 @@ from typing import Literal
 
 from kexue_core.errors import InvalidReferenceError
 
-__all__ = ["NAME", "Reference", "check_name", "did_you_mean", "normalize", "parse_reference"]
+__all__ = ["Reference", "check_name", "did_you_mean", "normalize", "parse_reference"]
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
@@ -62,7 +62,8 @@ def parse_reference(text: str) -> Reference:
         repo, _, revision = text[len("hf:") :].partition("@")
         if not _REPO.fullmatch(repo) or ("@" in text and not _REVISION.fullmatch(revision)):
             raise InvalidReferenceError(
-                f"{text!r} is no Hub reference", hint="Write hf:owner/repo or hf:owner/repo@revision"
+                f"{text!r} is no Hub reference",
+                hint="Write hf:owner/repo or hf:owner/repo@revision",
             )
         return Reference("hf", repo, revision=revision or None)
     qualified, _, revision = text.partition("@")

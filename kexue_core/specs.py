@@ -30,7 +30,7 @@ __all__ = [
     "import_object",
 ]
 
-#: Capability -> the verbs that it makes possible. The Protocols are in :mod:`kexue_core.interfaces`.
+#: Capability -> the verbs that it makes possible. Their Protocols: :mod:`kexue_core.interfaces`.
 CAPABILITIES: Mapping[str, tuple[str, ...]] = {
     "latent": ("sample", "reconstruct", "interpolate"),
     "density": ("score",),
@@ -82,7 +82,9 @@ class Spec:
         _names(self.papers, f"{where}: papers")
         if not isinstance(self.summary, str) or "\n" in self.summary:
             raise InvalidSpecError(f"{where}: summary must be one line of text")
-        if self.post is not None and (not isinstance(self.post, int) or isinstance(self.post, bool)):
+        if self.post is not None and (
+            not isinstance(self.post, int) or isinstance(self.post, bool)
+        ):
             raise InvalidSpecError(f"{where}: post must be a number such as 5807")
 
     @property
@@ -255,7 +257,9 @@ def import_object(path: str) -> Any:
         missing = getattr(error, "name", None)
         raise PluginError(
             f"{path} cannot be imported: {error}",
-            hint=f"Install what it needs: pip install {missing}" if missing else "See `kexue doctor`",
+            hint=f"Install what it needs: pip install {missing}"
+            if missing
+            else "See `kexue doctor`",
         ) from error
     except AttributeError as error:
         raise PluginError(

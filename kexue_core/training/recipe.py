@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["Batch", "Card", "Dataset", "Recipe", "RecipeConfig", "StepContext"]
+__all__ = ["SPLITS", "Batch", "Card", "Dataset", "Recipe", "RecipeConfig", "Split", "StepContext"]
+
+#: The parts of a data set: to train on, to watch and select by, to measure once at the end.
+Split: TypeAlias = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 #: Tensors of one batch by name; the first dimension is the sample.
 Batch = Mapping[str, "Tensor"]
@@ -110,7 +114,10 @@ class StepContext(ABC):
         """Zero the gradients of ``optimizer``, back-propagate, clip the norm to ``clip``, step.
 
         Returns:
-            ``{"grad_norm": scalar}`` where ``clip`` is given, else an empty mapping.
+            ``{"grad_norm": scalar}``, the norm before clipping.
+
+        Raises:
+            NonFiniteLossError: ``loss`` or its gradient is NaN or infinite. Nothing was stepped.
         """
 
 
@@ -128,11 +135,19 @@ class Recipe(ABC):
         self.config = config
 
     @abstractmethod
-    def data(self, source: str | None) -> tuple[Dataset, Dataset]:
-        """Training and validation data.
+    def data(self, source: str | None, split: Split) -> Dataset:
+        """One split of the data.
+
+        ``val`` is what a run is watched and selected by, ``test`` what is measured once at the end;
+        no sample is in two of them. :func:`kexue_core.training.data.open_images` does this for
+        images.
 
         Args:
             source: ``--data``: a path or Hub name; ``None`` for the recipe's public default.
+            split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Raises:
+            DataError: There is no such data, or it has no such split.
         """
 
     @abstractmethod

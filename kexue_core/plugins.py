@@ -1,0 +1,428 @@
+"""Find the installed plugins, isolate the broken ones, and look their specs up.
+
+Each distribution is imported, asked and validated by itself, under ``except BaseException``: an
+accident in one (an ImportError, a SystemExit, rubbish returned) is recorded with its cause and the
+remedy, and all others go on. What cannot be contained in one process, such as an endless import,
+is at least named while it lasts. This is a guard against accidents, not against malice.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import pluggy
+
+from kexue_core import hookspecs
+from kexue_core.errors import AmbiguousNameError, NotFoundError, PluginError
+from kexue_core.names import did_you_mean, normalize
+from kexue_core.specs import KINDS, ModelSpec, RecipeSpec, Spec
+
+__all__ = ["GROUP", "HEAVY", "Declared", "PluginRecord", "Plugins", "Problem", "discover"]
+
+GROUP = "kexue"
+HOOKS = ("kexue_components", "kexue_registries")
+
+#: Modules that a plugin must not import while it is listed: each costs from 0.1 s to seconds.
+HEAVY = frozenset(
+    {
+        *("torch", "tensorflow", "jax", "numpy", "scipy", "pandas", "matplotlib", "PIL"),
+        *("safetensors", "huggingface_hub", "transformers", "tokenizers", "datasets"),
+        *("accelerate", "torchmetrics", "jieba", "ray", "fastapi"),
+    }
+)
+
+#: Seconds after which a plugin that is still importing is named on stderr.
+SLOW_IMPORT = 2.0
+
+_S = TypeVar("_S", bound=Spec)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with a plugin: one line each of cause and remedy.
+
+    Attributes:
+        cause: What is wrong.
+        fix: What to do about it.
+        fatal: Whether nothing of the plugin is used.
+    """
+
+    cause: str
+    fix: str
+    fatal: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PluginRecord:
+    """One distribution with an entry point in the group ``kexue``.
+
+    Attributes:
+        distribution: Its normalised name.
+        version: Its version, ``"?"`` where the metadata has none.
+        module: The module that the entry point names.
+        specs: What it declares; empty where a problem is fatal.
+        registries: Paths of its own registry.yaml files.
+        problems: What is wrong with it.
+        seconds: Wall time of import and hook calls.
+    """
+
+    distribution: str
+    version: str
+    module: str
+    specs: tuple[Spec, ...]
+    registries: tuple[Path, ...]
+    problems: tuple[Problem, ...]
+    seconds: float
+
+    @property
+    def broken(self) -> bool:
+        """Whether nothing of this plugin is used."""
+        return any(problem.fatal for problem in self.problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A spec together with the distribution that declares it."""
+
+    spec: Spec
+    distribution: str
+
+    @property
+    def qualified(self) -> str:
+        """``distribution::name``, which is never ambiguous."""
+        return f"{self.distribution}::{self.spec.name}"
+
+
+class Plugins:
+    """The installed plugins and their specs."""
+
+    def __init__(self, records: Sequence[PluginRecord]) -> None:
+        self.records = tuple(sorted(records, key=lambda record: record.distribution))
+
+    def __iter__(self) -> Iterator[PluginRecord]:
+        return iter(self.records)
+
+    def record(self, distribution: str) -> PluginRecord | None:
+        """The record of a distribution, or ``None`` where it is not an installed plugin."""
+        wanted = normalize(distribution)
+        return next((r for r in self.records if r.distribution == wanted), None)
+
+    def declared(self, kind: str | None = None) -> list[Declared]:
+        """All specs of a kind (of every kind if ``None``), by kind, name and distribution."""
+        found = [
+            Declared(spec, record.distribution)
+            for record in self.records
+            for spec in record.specs
+            if kind is None or spec.kind == kind
+        ]
+        return sorted(found, key=lambda d: (KINDS.index(d.spec.kind), d.spec.name, d.distribution))
+
+    def conflicts(self) -> dict[tuple[str, str], list[Declared]]:
+        """(kind, name) -> the specs that share it, where several distributions declare one name."""
+        by_name: dict[tuple[str, str], list[Declared]] = {}
+        for declared in self.declared():
+            for name in (declared.spec.name, *declared.spec.aliases):
+                by_name.setdefault((declared.spec.kind, name), []).append(declared)
+        return {key: found for key, found in by_name.items() if len(found) > 1}
+
+    def find(self, kind: str, name: str, distribution: str | None = None) -> Declared:
+        """Look a spec up by name or alias; ``name`` may be qualified as ``distribution::name``.
+
+        Raises:
+            AmbiguousNameError: Several distributions declare it; the hint lists qualified forms.
+            NotFoundError: Nobody does; the hint offers the closest names.
+            PluginError: The distribution asked for is installed and broken.
+        """
+        qualifier, separator, bare = name.rpartition("::")
+        if separator:
+            name, distribution = bare, qualifier
+        wanted = normalize(distribution) if distribution else None
+        candidates = self.declared(kind)
+        found = [
+            d
+            for d in candidates
+            if name in (d.spec.name, *d.spec.aliases) and wanted in (None, d.distribution)
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            forms = " or ".join(f"{d.distribution}::{name}" for d in found)
+            raise AmbiguousNameError(
+                f"Several plugins declare the {kind} {name!r}", hint=f"Write {forms}"
+            )
+        record = self.record(wanted) if wanted else None
+        if record is not None and record.broken:
+            problem = next(p for p in record.problems if p.fatal)
+            raise PluginError(f"{wanted} is broken: {problem.cause}", hint=problem.fix)
+        if wanted and record is None:
+            raise PluginError(f"{wanted} is not installed", hint=f"Run `pip install {wanted}`")
+        suggestion = did_you_mean(name, {d.spec.name for d in candidates})
+        raise NotFoundError(
+            f"No installed plugin declares the {kind} {name!r}"
+            + (f" in {wanted}" if wanted else ""),
+            hint=suggestion or f"`kexue list --kind {kind}` shows those that are",
+        )
+
+    def spec_of(self, model: object) -> tuple[ModelSpec, str]:
+        """The spec and distribution of a model instance, found by its class.
+
+        Raises:
+            NotFoundError: No installed plugin declares this class.
+        """
+        cls = type(model)
+        path = f"{cls.__module__}:{cls.__qualname__}"
+        for declared in self.declared("model"):
+            spec = declared.spec
+            if isinstance(spec, ModelSpec) and _names_class(spec.factory, cls, path):
+                return spec, declared.distribution
+        raise NotFoundError(
+            f"No installed plugin declares a model with the class {path}",
+            hint="Declare it in a plugin: a ModelSpec whose factory names this class",
+        )
+
+
+def _names_class(factory: str, cls: type, path: str) -> bool:
+    """Whether an import string leads to ``cls``, perhaps by way of a re-export.
+
+    Only modules that are loaded already are looked into: the class exists, so its module is.
+    """
+    if factory == path:
+        return True
+    module_name, _, attribute = factory.partition(":")
+    return getattr(sys.modules.get(module_name), attribute, None) is cls
+
+
+@functools.cache
+def discover() -> Plugins:
+    """Load every installed plugin, once a process.
+
+    ``KEXUE_PLUGINS=a,b`` restricts to those distributions (and the core);
+    ``KEXUE_STRICT_PLUGINS=1`` raises the first problem instead of recording it.
+    """
+    only = os.environ.get("KEXUE_PLUGINS")
+    wanted = {normalize(n) for n in only.split(",") if n.strip()} | {"kexue"} if only else None
+    strict = os.environ.get("KEXUE_STRICT_PLUGINS", "") not in ("", "0")
+    by_distribution: dict[str, list[metadata.EntryPoint]] = {}
+    for entry_point in metadata.entry_points(group=GROUP):
+        distribution = entry_point.dist
+        name = normalize(distribution.name) if distribution is not None else entry_point.name
+        if wanted is None or name in wanted:
+            by_distribution.setdefault(name, []).append(entry_point)
+    records = []
+    for name, entry_points in by_distribution.items():
+        record, error = _load(name, entry_points)
+        if strict and record.problems:
+            problem = record.problems[0]
+            raise PluginError(f"{name}: {problem.cause}", hint=problem.fix) from error
+        records.append(record)
+    return Plugins(records)
+
+
+def _load(
+    name: str, entry_points: list[metadata.EntryPoint]
+) -> tuple[PluginRecord, BaseException | None]:
+    """Import one distribution's module and ask it, containing whatever goes wrong."""
+    started = time.perf_counter()
+    before = set(sys.modules)
+    distribution = entry_points[0].dist
+    problems: list[Problem] = []
+    specs: tuple[Spec, ...] = ()
+    registries: tuple[Path, ...] = ()
+    caught: BaseException | None = None
+    try:
+        if len(entry_points) > 1:
+            raise _Rejected(
+                f"declares {len(entry_points)} modules in the entry-point group {GROUP!r}",
+                "Keep one: [project.entry-points.kexue] holds one module a distribution",
+            )
+        _check_requirement(distribution)
+        with _named_while_slow(name):
+            module = importlib.import_module(entry_points[0].value)
+        _check_hooks(module)
+        specs, registries = _ask(module, name)
+    except KeyboardInterrupt:
+        raise
+    except _Rejected as rejection:
+        problems.append(Problem(rejection.cause, rejection.fix))
+        caught = rejection.__cause__ or rejection
+    except BaseException as error:
+        problems.append(_diagnose(error, entry_points[0].value, name))
+        caught = error
+    seconds = time.perf_counter() - started
+    if heavy := sorted(({m.partition(".")[0] for m in set(sys.modules) - before}) & HEAVY):
+        problems.append(
+            Problem(
+                f"imports {', '.join(heavy)} while it is listed ({seconds:.1f} s)",
+                f"Import {heavy[0]} inside functions; specs name factories by import string",
+                fatal=False,
+            )
+        )
+    elif seconds > SLOW_IMPORT:
+        problems.append(
+            Problem(
+                f"takes {seconds:.1f} s to import",
+                "Move slow work out of the module named by the entry point",
+                fatal=False,
+            )
+        )
+    record = PluginRecord(
+        distribution=name,
+        version=distribution.version if distribution is not None else "?",
+        module=entry_points[0].value,
+        specs=specs,
+        registries=registries,
+        problems=tuple(problems),
+        seconds=seconds,
+    )
+    return record, caught
+
+
+class _Rejected(Exception):  # noqa: N818 - carries a verdict, not a failure of the core
+    """A plugin that the core itself turns down."""
+
+    def __init__(self, cause: str, fix: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.fix = fix
+
+
+def _check_requirement(distribution: metadata.Distribution | None) -> None:
+    """Hold the plugin's own ``Requires-Dist: kexue...`` against the installed core.
+
+    The header is read as text: parsing all of it as an e-mail, as importlib.metadata does, would
+    cost more than the rest of the listing.
+    """
+    if distribution is None:
+        return
+    for line in (distribution.read_text("METADATA") or "").splitlines():
+        if not line:
+            break  # the description follows
+        key, _, value = line.partition(": ")
+        if key != "Requires-Dist" or not value.startswith("kexue") or "extra ==" in value:
+            continue
+        from packaging.requirements import InvalidRequirement, Requirement
+
+        try:
+            requirement = Requirement(value)
+        except InvalidRequirement:
+            continue
+        if requirement.name == "kexue":
+            from kexue_core import __version__
+
+            if not requirement.specifier.contains(__version__, prereleases=True):
+                raise _Rejected(
+                    f"needs kexue{requirement.specifier}, and {__version__} is installed",
+                    f"Run `pip install --upgrade {distribution.name}`, "
+                    f"or `pip install 'kexue{requirement.specifier}'`",
+                )
+
+
+def _check_hooks(module: ModuleType) -> None:
+    """Refuse a module whose hooks would silently never be called."""
+    marked = [name for name, value in vars(module).items() if getattr(value, "kexue_impl", None)]
+    if not marked:
+        raise _Rejected(
+            f"{module.__name__} implements no hook",
+            "Decorate kexue_components() with @kexue_core.hookimpl",
+        )
+    for name in marked:
+        if name not in HOOKS:
+            close = difflib.get_close_matches(name, HOOKS, n=1, cutoff=0.5)
+            raise _Rejected(
+                f"{module.__name__} implements the unknown hook {name}",
+                f"Did you mean {close[0]}?" if close else f"The hooks are {' and '.join(HOOKS)}",
+            )
+
+
+def _ask(module: ModuleType, name: str) -> tuple[tuple[Spec, ...], tuple[Path, ...]]:
+    """Call both hooks of one module and validate what they return."""
+    manager = pluggy.PluginManager("kexue")
+    manager.add_hookspecs(hookspecs)
+    manager.register(module, name)
+    specs = _collect(manager.hook.kexue_components(), Spec, f"{module.__name__}.kexue_components")
+    registries = _collect(
+        manager.hook.kexue_registries(), Path, f"{module.__name__}.kexue_registries"
+    )
+    seen: set[tuple[str, str]] = set()
+    for spec in specs:
+        for key in ((spec.kind, n) for n in (spec.name, *spec.aliases)):
+            if key in seen:
+                raise _Rejected(f"declares the {key[0]} {key[1]!r} twice", "Rename one of the two")
+            seen.add(key)
+    for spec in specs:
+        if isinstance(spec, RecipeSpec) and ("model", spec.model) not in seen:
+            raise _Rejected(
+                f"the recipe {spec.name!r} trains {spec.model!r}, a model that it does not declare",
+                "Declare the model in the same distribution, or correct the name",
+            )
+    return specs, registries
+
+
+def _collect(results: list[Any], wanted: type[Any], where: str) -> tuple[Any, ...]:
+    """Exhaust what one hook returned (a list with one iterable) and check each value."""
+    values: list[Any] = []
+    for result in results:
+        if isinstance(result, (str, bytes)) or not hasattr(result, "__iter__"):
+            raise _Rejected(
+                f"{where} returned {result!r:.60}, not an iterable of {wanted.__name__}",
+                f"Return or yield {wanted.__name__} objects",
+            )
+        for value in result:
+            if not isinstance(value, wanted) or type(value) is Spec:
+                raise _Rejected(
+                    f"{where} gave {value!r:.60}, which is no {wanted.__name__}",
+                    f"Return or yield {wanted.__name__} objects",
+                )
+            values.append(value)
+    return tuple(values)
+
+
+def _diagnose(error: BaseException, module: str, distribution: str) -> Problem:
+    """Say what went wrong in one line, and what to do about it."""
+    kind = type(error).__name__
+    text = " ".join(str(error).split())
+    if isinstance(error, ModuleNotFoundError):
+        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+            return Problem(
+                f"its entry point names the module {module}, which does not exist",
+                f"Reinstall it: pip install --force-reinstall {distribution}",
+            )
+        return Problem(
+            f"cannot import {error.name or text}",
+            f"Run `pip install {error.name}`, or remove it: pip uninstall {distribution}",
+        )
+    return Problem(
+        f"{kind}: {text}" if text else kind,
+        f"Update it: pip install --upgrade {distribution}. "
+        f"Traceback: KEXUE_PLUGINS={distribution} KEXUE_STRICT_PLUGINS=1 kexue list --debug",
+    )
+
+
+class _named_while_slow:  # noqa: N801 - used as a with-statement's phrase
+    """Name a plugin on stderr while its import takes longer than :data:`SLOW_IMPORT`."""
+
+    def __init__(self, name: str) -> None:
+        self.timer = threading.Timer(SLOW_IMPORT, self._say, [name])
+        self.timer.daemon = True
+
+    @staticmethod
+    def _say(name: str) -> None:
+        print(f"kexue: {name} is still importing after {SLOW_IMPORT:.0f} s", file=sys.stderr)
+
+    def __enter__(self) -> None:
+        self.timer.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.timer.cancel()

@@ -1,0 +1,1 @@
+"""Samplers that several plugins share, registered by :mod:`kexue_core.builtin`."""
