@@ -31,7 +31,7 @@ class Reference:
     """What a user wrote, taken apart.
 
     Attributes:
-        kind: ``name`` (looked up in the registry), ``hf`` (a Hub repository) or ``file`` (a folder).
+        kind: ``name`` (in the registry), ``hf`` (a Hub repository) or ``file`` (a folder).
         target: The name, ``owner/repo``, or the path as written.
         distribution: The qualifier before ``::``, normalised; only for ``name``.
         revision: What follows ``@``; never for ``file``.

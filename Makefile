@@ -1,0 +1,57 @@
+# Two commands: `make demo` and `make test`. Each does all of its set-up on a machine that has
+# Python 3.11, pip and make, and nothing else.
+#
+#   PYTHON    interpreter to build the environment with          make test PYTHON=python3.12
+#   PIP_ARGS  passed to every pip install, e.g. an index         make demo PIP_ARGS="--index-url ..."
+#   ARGS      passed on to pytest                                make test ARGS="-k glow"
+
+PYTHON   ?= python3.11
+VENV     ?= .venv
+PIP_ARGS ?=
+ARGS     ?=
+OUT      ?= out
+
+BIN      := $(VENV)/bin
+READY    := $(VENV)/.ready
+PLUGINS  := $(sort $(wildcard plugins/*))
+# One thread a process: the tests start many processes, and torch's threads would fight.
+THREADS  := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: setup demo test test-slow lint format clean
+
+setup: $(READY)
+
+# Made afresh: what an interrupted or older run left behind is not trusted. Build isolation is off
+# because ten editable installs would otherwise each fetch setuptools anew.
+$(READY): constraints.txt pyproject.toml $(wildcard plugins/*/pyproject.toml)
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt setuptools wheel
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt --no-build-isolation \
+	    -e '.[dev]' $(foreach plugin,$(PLUGINS),-e ./$(plugin))
+	@touch $@
+
+demo: $(READY)
+	@mkdir -p $(OUT)
+	$(BIN)/kexue list
+	$(BIN)/kexue verify glow-celeba
+	$(BIN)/kexue sample glow-celeba -n 16 --seed 0 --temperature 0.7 --out $(OUT)/glow-celeba.png
+
+test: $(READY)
+	$(THREADS) $(BIN)/python -m pytest $(ARGS)
+
+# What takes minutes: timings, long trainings, exhaustive mutation.
+test-slow: $(READY)
+	$(THREADS) $(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(foreach plugin,$(PLUGINS),$(BIN)/mypy --strict $(plugin)/kexue_* &&) true
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist *.egg-info plugins/*/*.egg-info plugins/*/build

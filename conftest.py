@@ -1,0 +1,16 @@
+"""Every test has a home of its own, and none reaches the network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [n for n in os.environ if n.startswith(("KEXUE_", "HF_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("KEXUE_HOME", str(tmp_path / "kexue-home"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
