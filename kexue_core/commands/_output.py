@@ -1,0 +1,208 @@
+"""What verbs print: a table on a terminal, tab-separated text when piped, JSON when asked for.
+
+rich is imported only where stdout or stderr is a terminal; a pipe pays nothing for colours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+__all__ = ["Column", "facts", "human_size", "json", "note", "progress", "table", "tick"]
+
+# C0 and C1 control characters: a summary must not move the cursor of whoever lists it.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+
+#: Blanks between two columns on a terminal.
+_GAP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of :func:`table`.
+
+    Attributes:
+        name: Its heading, and its name in the tab-separated header line.
+        align: ``left``, or ``right`` for numbers.
+        least: Width down to which its cells may be wrapped on a narrow terminal; 0 for never.
+        drop: Where wrapping is not enough, columns go by this rank, highest first; 0 stays.
+    """
+
+    name: str
+    align: Literal["left", "right"] = "left"
+    least: int = 0
+    drop: int = 0
+
+
+def table(headings: Sequence[Column | str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows: as a table that fits the terminal, or tab-separated with a header line.
+
+    ``None`` is an empty cell. Columns that a narrow terminal has no room for are named below the
+    table; the tab-separated form always has all of them.
+    """
+    columns = [Column(c) if isinstance(c, str) else c for c in headings]
+    cells = [[_cell(value) for value in row] for row in rows]
+    if not sys.stdout.isatty():
+        for line in ([c.name for c in columns], *cells):
+            click.echo("\t".join(line))
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    console = _console()
+    kept, dropped = _fit(columns, cells, console.width)
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP, 0, 0))
+    for index, width in kept.items():
+        column = columns[index]
+        shown.add_column(
+            Text(column.name), justify=column.align, width=width, overflow="fold", style=""
+        )
+    for row in cells:
+        shown.add_row(*(Text(row[index]) for index in kept))
+    console.print(shown)
+    if dropped:
+        names = ", ".join(c.name for c in columns if c in dropped)
+        console.print(Text(f"Not shown for want of room: {names}", style="dim"))
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> None:
+    """Print named values one a line, aligned on a terminal; empty ones are left out."""
+    shown = [(name, _cell(value)) for name, value in pairs if value not in (None, "", (), [], {})]
+    if not sys.stdout.isatty():
+        for name, value in shown:
+            click.echo(f"{name}\t{value}")
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, _GAP, 0, 0))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in shown:
+        grid.add_row(Text(name), Text(value))
+    _console().print(grid)
+
+
+def json(value: object) -> None:
+    """Print a value as JSON; dataclasses, paths and tuples are understood."""
+    import json
+
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
+
+
+def note(text: str, *, quiet: bool = False) -> None:
+    """Say something about the work on stderr, as one line: ``kexue: ...``."""
+    if not quiet:
+        click.echo(f"kexue: {_cell(text)}", err=True)
+
+
+def human_size(size: int | None) -> str:
+    """Bytes as people read them, in powers of ten as disks and the Hub count: ``13.4 MB``."""
+    if size is None:
+        return "?"
+    if size < 1000:
+        return f"{size} B"
+    power = min(4, (len(str(size)) - 1) // 3)
+    value = size / 1000**power
+    return f"{value:.{1 if value < 99.95 else 0}f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def tick(done: bool) -> str:
+    """``yes`` or ``no``: words survive every terminal, font and pipe."""
+    return "yes" if done else "no"
+
+
+@contextmanager
+def progress(what: str, total: int | None, *, quiet: bool = False) -> Iterator[Any]:
+    """A progress bar on stderr, if that is a terminal: call what is yielded with each advance."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda advance=1: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(what, total=total)
+        yield lambda advance=1: bar.advance(task, advance)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    # Highlighting would colour digits inside names; markup would eat "[...]" in summaries.
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def _cell(value: object) -> str:
+    """A value as one line of text without control characters."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return tick(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_cell(v) for v in value)
+    return _CONTROL.sub(" ", str(value)).strip()
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, (Path, os.PathLike)):
+        return os.fspath(value)
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+def _fit(
+    columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int
+) -> tuple[dict[int, int], list[Column]]:
+    """Index -> width of the columns that fit, and those that do not.
+
+    Wide columns are narrowed first, the widest most; if all are at their least and there is still
+    no room, the column of the highest ``drop`` goes. Widths are of terminal cells: a Chinese
+    character or an emoji takes two.
+    """
+    from rich.cells import cell_len
+
+    natural = [
+        max([cell_len(c.name), *(cell_len(row[i]) for row in cells)]) for i, c in enumerate(columns)
+    ]
+    kept = list(range(len(columns)))
+    dropped: list[Column] = []
+    while True:
+        widths = {i: natural[i] for i in kept}
+        excess = sum(widths.values()) + _GAP * (len(kept) - 1) - width
+        while excess > 0:
+            soft = [i for i in kept if columns[i].least and widths[i] > columns[i].least]
+            if not soft:
+                break
+            widths[max(soft, key=lambda i: widths[i])] -= 1
+            excess -= 1
+        droppable = [i for i in kept if columns[i].drop]
+        if excess <= 0 or not droppable:
+            return widths, dropped
+        gone = max(droppable, key=lambda i: columns[i].drop)
+        kept.remove(gone)
+        dropped.append(columns[gone])
