@@ -16,7 +16,7 @@ def kexue_components() -> Iterator[Spec]:
         factory="kexue_core.samplers.latent_prior:latent_prior",
         summary="Draw latents from the model's prior and decode them",
         post=5253,
-        needs=("latent",),
+        needs=("latent", "generator"),
         options={
             "temperature": Option(
                 default=1.0, help="factor on the prior's standard deviation, 0 to about 1"

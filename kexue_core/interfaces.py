@@ -23,6 +23,7 @@ __all__ = [
     "DensityModel",
     "EnergyModel",
     "Extractor",
+    "Generator",
     "Latent",
     "LatentModel",
     "Loss",
@@ -66,8 +67,8 @@ class Sampler(Protocol):
 
 
 @runtime_checkable
-class LatentModel(Protocol):
-    """A generator with a latent prior: ``sample``, ``reconstruct``, ``interpolate``."""
+class Generator(Protocol):
+    """Latents in, data out, and no way back (a GAN): ``sample``, ``interpolate``."""
 
     def prior(
         self,
@@ -86,6 +87,11 @@ class LatentModel(Protocol):
     def decode(self, latent: Latent) -> Tensor:
         """Map latents to data, (n, *data_shape) in [0, 1]."""
         ...
+
+
+@runtime_checkable
+class LatentModel(Generator, Protocol):
+    """A generator that also encodes: ``sample``, ``reconstruct``, ``interpolate``."""
 
     def to_latent(self, x: Tensor) -> Latent:
         """Map data in [0, 1], (n, *data_shape), to latents."""
@@ -157,10 +163,14 @@ class Rewriter(Protocol):
 
 @runtime_checkable
 class Extractor(Protocol):
-    """Structured facts of texts: ``extract``."""
+    """Structured facts of texts: ``extract``.
+
+    A piece of the text is a mapping ``{"text", "start", "end"}``, alone or inside a fact, and
+    ``texts[i][start:end]`` is its ``text``.
+    """
 
     def extract(self, texts: Sequence[str]) -> Sequence[Sequence[Mapping[str, Any]]]:
-        """For each text its facts; character offsets slice back to the text."""
+        """For each text its facts, such as ``{"subject": piece, "predicate": ..., ...}``."""
         ...
 
 

@@ -33,6 +33,7 @@ __all__ = [
 #: Capability -> the verbs that it makes possible. Their Protocols: :mod:`kexue_core.interfaces`.
 CAPABILITIES: Mapping[str, tuple[str, ...]] = {
     "latent": ("sample", "reconstruct", "interpolate"),
+    "generator": ("sample", "interpolate"),
     "density": ("score",),
     "energy": ("sample", "score"),
     "codes": ("sample", "reconstruct"),
@@ -104,6 +105,7 @@ class ModelSpec(Spec):
         tiny: Arguments of ``config`` for a model that builds and runs in well under a second.
         example_input: Import string of ``f(model, n, generator) -> input``: *n* valid inputs.
         float32: Globs over state-dict keys that publishing never rounds to float16.
+        bound: Whether ``log_prob`` of a ``density`` is a lower bound (a VAE's) and not exact.
     """
 
     config: str
@@ -111,6 +113,7 @@ class ModelSpec(Spec):
     tiny: Mapping[str, Any] = field(default_factory=dict)
     example_input: str | None = None
     float32: tuple[str, ...] = ()
+    bound: bool = False
 
     def __post_init__(self) -> None:
         super(ModelSpec, self).__post_init__()
@@ -127,6 +130,11 @@ class ModelSpec(Spec):
         _names(self.float32, f"{where}: float32")
         if not isinstance(self.tiny, Mapping):
             raise InvalidSpecError(f"{where}: tiny must be a mapping of config arguments")
+        if self.bound and "density" not in self.capabilities:
+            raise InvalidSpecError(
+                f"{where}: bound says something of a density that is not declared",
+                hint="Add 'density' to capabilities, or leave bound out",
+            )
 
     @property
     def verbs(self) -> tuple[str, ...]:
@@ -176,11 +184,16 @@ class SamplerSpec(Spec):
         options: Name -> :class:`Option`.
         targets_density: Whether it draws from the model's own density, so that its moments on a
             Gaussian can be checked against the exact ones.
+        tiny: Options with which the conformance kit runs it: quick, and for ``targets_density``
+            accurate on a Gaussian in the plane with deviations of 0.08 and 0.12.
+        example: Import string of ``f() -> model`` to draw from where the kit's Gaussian will not do.
     """
 
     needs: tuple[str, ...]
     options: Mapping[str, Option] = field(default_factory=dict)
     targets_density: bool = False
+    tiny: Mapping[str, Any] = field(default_factory=dict)
+    example: str | None = None
 
     def __post_init__(self) -> None:
         super(SamplerSpec, self).__post_init__()
@@ -195,6 +208,15 @@ class SamplerSpec(Spec):
             isinstance(option, Option) for option in self.options.values()
         ):
             raise InvalidSpecError(f"{where}: options must map names to Option(default=, help=)")
+        if not isinstance(self.tiny, Mapping) or (
+            odd := sorted(set(self.tiny) - set(self.options))
+        ):
+            raise InvalidSpecError(
+                f"{where}: tiny must map names of its options to values"
+                + (f", and {odd[0]!r} is none" if isinstance(self.tiny, Mapping) else "")
+            )
+        if self.example is not None:
+            _check_import_string(self.example, f"{where}: example")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
