@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from kexue_core.errors import ConfigError
+from kexue_core.names import did_you_mean
 
-__all__ = ["build_config"]
+__all__ = ["build_config", "parse_settings"]
 
 
 def build_config(config_class: type[Any], values: Mapping[str, Any]) -> Any:
@@ -33,3 +35,91 @@ def build_config(config_class: type[Any], values: Mapping[str, Any]) -> Any:
 def _tuples(value: Any) -> Any:
     """JSON knows only lists; a frozen config holds tuples."""
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def parse_settings(config_class: type[Any], settings: Iterable[str]) -> dict[str, Any]:
+    """Read ``key=value`` settings of a config dataclass, each as the type of its field.
+
+    Numbers are written as in Python (``1e-4``, ``10_000``), booleans as ``true`` or ``false``,
+    ``none`` where a field allows it, tuples with commas (``widths=64,128``).
+
+    Returns:
+        Values by name, for :func:`build_config` or ``dataclasses.replace``.
+
+    Raises:
+        ConfigError: No ``=``, an unknown key (the known ones are listed), or a value that does not
+            read as the field's type.
+    """
+    types = get_type_hints(config_class)
+    known = {f.name: types[f.name] for f in fields(config_class) if f.init}
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        key = key.strip().replace("-", "_")
+        if not equals or not key:
+            raise ConfigError(f"{setting!r} is no setting", hint="Write --set key=value")
+        if key not in known:
+            suggestion = did_you_mean(key, known)
+            raise ConfigError(
+                f"{config_class.__name__} has no {key}",
+                hint=(f"{suggestion} " if suggestion else "")
+                + f"It takes {', '.join(sorted(known))}",
+            )
+        try:
+            values[key] = _read(known[key], text.strip())
+        except ValueError:
+            raise ConfigError(
+                f"{key}={text} is no {_type_name(known[key])}",
+                hint=f"Write --set {key}={_EXAMPLES.get(known[key], 'value')}",
+            ) from None
+    return values
+
+
+_EXAMPLES: dict[Any, str] = {int: "1000", float: "1e-4", bool: "true"}
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def _read(kind: Any, text: str) -> Any:
+    """``text`` as a value of the annotated type ``kind``."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        if NoneType in arguments and text.lower() in ("none", "null"):
+            return None
+        for option in arguments:
+            if option is not NoneType:
+                try:
+                    return _read(option, text)
+                except ValueError:
+                    continue
+        raise ValueError(text)
+    if origin is Literal:
+        for option in arguments:
+            if str(option) == text:
+                return option
+        raise ValueError(text)
+    if origin in (tuple, list, Sequence):
+        items = [item.strip() for item in text.strip("()[]").split(",") if item.strip()]
+        if origin is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
+            if len(items) != len(arguments):
+                raise ValueError(text)
+            return tuple(_read(a, item) for a, item in zip(arguments, items, strict=True))
+        return tuple(_read(arguments[0], item) for item in items)
+    if kind is bool:
+        if text.lower() not in _TRUTH:
+            raise ValueError(text)
+        return _TRUTH[text.lower()]
+    if kind is int:
+        return int(text)
+    if kind is float:
+        return float(text)
+    if kind is str:
+        return text
+    raise ValueError(text)
+
+
+def _type_name(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, get_args(kind)))
+    return {int: "whole number", float: "number", bool: "true or false"}.get(
+        kind, str(getattr(kind, "__name__", kind))
+    )

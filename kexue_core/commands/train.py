@@ -1,0 +1,127 @@
+"""``kexue train``: run a recipe, or go on with a run."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kexue_core.commands import _output
+from kexue_core.commands._options import seed_option
+from kexue_core.specs import RecipeSpec, import_object
+
+if TYPE_CHECKING:
+    from kexue_core.plugins import Declared
+    from kexue_core.training.recipe import Recipe
+
+__all__ = ["command", "make_recipe"]
+
+
+def make_recipe(declared: Declared, settings: tuple[str, ...] = (), **values: Any) -> Recipe:
+    """The recipe that a spec names, with ``key=value`` settings and then ``values`` over them.
+
+    Raises:
+        ConfigError: An unknown setting, or a value that the config refuses.
+        PluginError: The factory cannot be imported.
+    """
+    from kexue_core.configs import build_config, parse_settings
+
+    factory = import_object(declared.spec.factory)
+    config = build_config(factory.Config, {**parse_settings(factory.Config, settings), **values})
+    recipe: Recipe = factory(config)
+    return recipe
+
+
+@click.command(name="train")
+@click.argument("recipe_name", metavar="RECIPE")
+@click.option("--data", metavar="PATH|HUB", help="Folder or file, or owner/name on the Hub.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Default: runs/RECIPE."
+)
+@click.option("--steps", type=click.IntRange(min=1), help="Short for --set steps=N.")
+@click.option(
+    "--max-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Stop training after this time; checkpoint and weights are written.",
+)
+@seed_option
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Set of the recipe.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to train.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of one process on the CPU.")
+@click.option(
+    "--resume/--fresh",
+    default=None,
+    help="Demand a run to go on with, or start anew (a run that is there is kept beside). "
+    "Default: go on where there is one.",
+)
+def command(
+    *,
+    recipe_name: str,
+    data: str | None,
+    out: Path | None,
+    steps: int | None,
+    max_minutes: float | None,
+    seed: int,
+    settings: tuple[str, ...],
+    device: str,
+    threads: int | None,
+    resume: bool | None,
+) -> None:
+    """Train the weights of RECIPE, or go on with a run that was stopped.
+
+    The folder of the run gets checkpoints, previews, log.jsonl, TensorBoard files, result records
+    and, at the end or when time is up, a folder of weights. The same command goes on where a
+    stopped run was, bit for bit. Ctrl-C saves first. `kexue list --kind recipe` shows recipes,
+    and an unknown --set key those that there are. On several GPUs: torchrun (below).
+
+    \b
+    Examples:
+      kexue train glow-celeba --data path/to/images --max-minutes 60
+      kexue train glow-celeba --set batch_size=16 --set ema=0.9995 --seed 1 --out runs/second
+      kexue train glow-celeba --fresh
+      torchrun --nproc-per-node 4 -m kexue_core train glow-celeba
+      tensorboard --logdir runs
+    """
+    from kexue_core.plugins import discover
+
+    plugins = discover()
+    declared = plugins.find("recipe", recipe_name)
+    spec = declared.spec
+    assert isinstance(spec, RecipeSpec)
+    model = plugins.find("model", spec.model, declared.distribution)
+
+    import torch
+
+    from kexue_core.training.loop import TrainingInterrupted, train
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    recipe = make_recipe(declared, settings, **({"steps": steps} if steps else {}))
+    try:
+        folder = train(
+            recipe,
+            name=spec.name,
+            model=model,
+            data=data,
+            out=out,
+            seed=seed,
+            max_minutes=max_minutes,
+            device=device,
+            resume=resume,
+            command=shlex.join(["kexue", *sys.argv[1:]]),
+        )
+    except TrainingInterrupted as interrupted:
+        _output.note(str(interrupted))
+        click.get_current_context().exit(128 + interrupted.signal)
+    if os.environ.get("RANK", "0") == "0":
+        _output.note(f"weights are in {folder / 'weights'}")

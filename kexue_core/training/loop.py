@@ -1,0 +1,366 @@
+"""The training loop: a pure function of (config, data, seed) that can be stopped anywhere."""
+
+from __future__ import annotations
+
+import errno
+import math
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from kexue_core.errors import ConfigError, NonFiniteLossError, TrainingError
+from kexue_core.images import grid
+from kexue_core.training.batches import Order, Prefetch
+from kexue_core.training.checkpoint import Checkpoints
+from kexue_core.training.context import LoopContext, agree
+from kexue_core.training.ema import MovingAverage
+from kexue_core.training.progress import Progress, trim_log
+from kexue_core.training.publish import publish
+from kexue_core.training.recipe import Batch, Dataset, Recipe
+from kexue_core.training.runs import describe, open_run
+from kexue_core.training.seeding import derive, seed_everything
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from kexue_core.plugins import Declared
+
+__all__ = ["TrainingInterrupted", "train"]
+
+#: Seconds between checkpoints, on top of those of the recipe.
+CHECKPOINT_SECONDS = 300.0
+#: Lines in log.jsonl for a whole run; each is a mean over the steps since the last.
+LOG_LINES = 2_000
+#: Validation samples measured while training; the end measures all.
+EVALUATED = 2_048
+
+_OUT_OF_TIME = 10_000  # above every signal's number
+
+
+class TrainingInterrupted(TrainingError):  # noqa: N818 - it went as asked
+    """A signal stopped the run after a step that is saved. Running it again goes on.
+
+    Attributes:
+        signal: Its number; a shell expects the exit code 128 + signal.
+    """
+
+    def __init__(self, message: str, *, hint: str | None, signal: int) -> None:
+        super().__init__(message, hint=hint)
+        self.signal = signal
+
+
+def train(
+    recipe: Recipe,
+    *,
+    name: str,
+    model: Declared,
+    data: str | None = None,
+    out: Path | None = None,
+    seed: int = 0,
+    max_minutes: float | None = None,
+    device: str = "auto",
+    resume: bool | None = None,
+    command: str | None = None,
+) -> Path:
+    """Run a recipe to its end, or as far as time allows, and write the weights.
+
+    The same arguments go on with a run that was stopped, and lead to the same weights.
+
+    Args:
+        recipe: The recipe, with its config.
+        name: Its name, for the run's folder and records.
+        model: The spec of the model it trains, and the distribution that declares it.
+        data: Path or Hub name; ``None`` for the recipe's public default.
+        out: Folder of the run; ``None`` for ``runs/<name>``.
+        seed: Seed of everything random.
+        max_minutes: Stop training after this time. Weights are written nevertheless.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        resume: ``True`` demands a run to go on with, ``False`` starts anew, ``None`` goes on
+            where there is one.
+        command: Command line for the records.
+
+    Returns:
+        The run's folder: ``run.json``, ``log.jsonl``, ``tb/``, ``previews/``, ``checkpoints/``,
+        ``weights/`` and ``results.jsonl``.
+
+    Raises:
+        DataError: The data is missing or broken.
+        TrainingError: The run cannot start, resume or be written.
+        NonFiniteLossError: A loss or gradient became NaN or infinite.
+        TrainingInterrupted: SIGINT or SIGTERM; a checkpoint was written.
+    """
+    began = time.monotonic()
+    deadline = began + 60 * max_minutes if max_minutes is not None else math.inf
+    folder = out or Path("runs") / name
+    command = command or shlex.join(sys.argv)
+    accelerator = _accelerator(device)
+    try:
+        run = _Run(recipe, name, accelerator, folder, source=data, seed=seed, resume=resume)
+        stopped = run.go(deadline)
+        if stopped in (signal.SIGINT, signal.SIGTERM):
+            raise TrainingInterrupted(
+                f"Stopped after step {run.done:,} of {run.steps:,}, which is saved",
+                hint=f"Go on with: {command}",
+                signal=stopped,
+            )
+        if accelerator.is_main_process:
+            publish(
+                recipe,
+                run.average.module,
+                model,
+                folder=folder,
+                name=name,
+                validation=run.validation,
+                seed=seed,
+                steps=run.done,
+                command=command,
+                device=accelerator.device,
+            )
+        accelerator.wait_for_everyone()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        saved = Checkpoints(folder / "checkpoints").steps()
+        raise TrainingError(
+            f"{folder} cannot be written: {error.strerror}",
+            hint=(f"The checkpoint of step {saved[-1]:,} is whole. " if saved else "")
+            + "Make room and run the same command again",
+        ) from error
+    return folder
+
+
+class _Run:
+    """The state of one run. ``done`` counts the steps that are finished."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        name: str,
+        accelerator: Accelerator,
+        folder: Path,
+        *,
+        source: str | None,
+        seed: int,
+        resume: bool | None,
+    ) -> None:
+        self.recipe = recipe
+        self.name = name
+        self.accelerator = accelerator
+        self.folder = folder
+        self.steps = recipe.config.steps
+        self.rows = _rows(recipe.config.batch_size, accelerator.num_processes)
+        self.data: Dataset = recipe.data(source, "train")
+        self.validation: Dataset = recipe.data(source, "val")
+        if not len(self.data) or not len(self.validation):
+            raise TrainingError(f"{self.data.name} is empty", hint="Name other data with --data")
+        self.order = Order(len(self.data), recipe.config.batch_size, seed)
+        self.checkpoints = Checkpoints(folder / "checkpoints")
+        if accelerator.is_main_process:
+            wanted = describe(recipe, name, self.data, seed=seed, source=source)
+            open_run(folder, wanted, resume=resume)
+            self.checkpoints.clean()
+        accelerator.wait_for_everyone()
+
+        seed_everything(derive(seed, "build"))
+        self.bare = {k: m.to(accelerator.device) for k, m in recipe.build().items()}
+        self.optimizers = recipe.optimizers(self.bare)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group.setdefault("initial_lr", group["lr"])
+        self.average = MovingAverage(self.bare["model"], recipe.config.ema)
+        self.context = LoopContext(accelerator, seed, self.steps, self.optimizers)
+        self.done = self.checkpoints.restore(self._saved(), self.optimizers, accelerator.device)
+        if self.done == 0 and recipe.start_samples:
+            self.context.begin_start()
+            batch = self._to_device(self.data.batch(self.order.take(0, recipe.start_samples)))
+            with torch.no_grad():
+                recipe.start(self.bare, batch, self.context)
+            self.average.reset()
+        if accelerator.is_main_process:
+            trim_log(folder, self.done)
+        # Wrapped last: the start must not run through the wrapper, and wrapping copies the first
+        # process's weights to all.
+        self.modules = {
+            k: accelerator.prepare_model(m) if any(p.requires_grad for p in m.parameters()) else m
+            for k, m in self.bare.items()
+        }
+
+    def go(self, deadline: float) -> int:
+        """Train until the end, ``deadline`` or a signal; return the signal's number, if any."""
+        if self.done >= self.steps:
+            return 0
+        main = self.accelerator.is_main_process
+        window = max(1, self.steps // LOG_LINES)
+        logged: dict[str, list[torch.Tensor]] = {}
+        saved_at = time.monotonic()
+        saved_step = self.done
+        stop = 0
+        progress = Progress(self.folder, self.name, self.done, self.steps) if main else None
+        try:
+            with (
+                _signals() as received,
+                Prefetch(self._fetch, self.done, self.steps) as batches,
+            ):
+                while self.done < self.steps and not stop:
+                    metrics = self._step(self._to_device(batches.take()))
+                    for key, value in metrics.items():
+                        logged.setdefault(key, []).append(value.detach().float().mean())
+                    loss = None
+                    if self.done % window == 0 or self.done == self.steps:
+                        means = self._means(logged)
+                        loss = means.get("train/loss")
+                        logged = {}
+                        if progress:
+                            progress.record(self.done, means)
+                    if progress:
+                        progress.step(self.done, loss)
+                    out_of_time = _OUT_OF_TIME if time.monotonic() > deadline else 0
+                    stop = agree(self.accelerator, max(received()[-1:], default=0) or out_of_time)
+                    if main and (
+                        stop
+                        or self._due(self.recipe.config.checkpoint_every)
+                        or time.monotonic() - saved_at > CHECKPOINT_SECONDS
+                    ):
+                        self._save()
+                        saved_at, saved_step = time.monotonic(), self.done
+                    if progress and stop not in (signal.SIGINT, signal.SIGTERM):
+                        self._look(progress)
+        except NonFiniteLossError as error:
+            saved = self.checkpoints.steps()
+            last = f"{self.checkpoints.path(saved[-1])}" if saved else "none yet"
+            raise NonFiniteLossError(
+                error.message,
+                hint=f"The last good checkpoint is {last}. Lower the learning rate, or clip",
+            ) from error
+        finally:
+            if progress:
+                progress.__exit__(*sys.exc_info())
+        if main and saved_step != self.done:
+            self._save()
+        return 0 if stop == _OUT_OF_TIME else stop
+
+    def _step(self, batch: Batch) -> Mapping[str, torch.Tensor]:
+        step = self.done
+        for module in self.modules.values():
+            module.train()
+        scale = self.recipe.learning_rate_scale(step)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * scale
+        self.context.begin_step(step)
+        metrics = self.recipe.step(self.modules, batch, self.context)
+        loss = metrics.get("loss")
+        if loss is not None and not torch.isfinite(loss.detach()).all():
+            raise NonFiniteLossError(f"The loss became NaN or infinite at step {step:,}")
+        self.average.update(step)
+        self.done = step + 1
+        return metrics
+
+    def _look(self, progress: Progress) -> None:
+        """Evaluate and preview the averaged model where they are due."""
+        model = self.average.module
+        model.eval()
+        last = self.done == self.steps
+        # The end is measured on the published file, over all of the data.
+        if self._due(self.recipe.config.evaluate_every) and not last:
+            seed_everything(0)
+            with torch.no_grad():
+                values = self.recipe.evaluate(model, self.validation, limit=EVALUATED)
+            progress.record(self.done, {f"val/{k}": v for k, v in values.items()})
+            shown = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
+            progress.say(f"{self.name}: step {self.done:,} val {shown}")
+        if self._due(self.recipe.config.preview_every) or last:
+            seed_everything(0)
+            with torch.no_grad():
+                images = self.recipe.preview(model)
+            if images is not None:
+                path = self.folder / "previews" / f"step-{self.done:08d}.png"
+                path.parent.mkdir(exist_ok=True)
+                grid(images).save(path)
+
+    def _save(self) -> None:
+        for name, module in self._saved().items():
+            for key, value in module.state_dict().items():
+                if value.is_floating_point() and not torch.isfinite(value).all():
+                    raise NonFiniteLossError(
+                        f"{name}.{key} holds NaN or infinite values after step {self.done:,}"
+                    )
+        self.checkpoints.save(self.done, self._saved(), self.optimizers)
+
+    def _saved(self) -> dict[str, nn.Module]:
+        averaged = {"average": self.average.module} if self.average.decay else {}
+        return {**self.bare, **averaged}
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and (self.done % every == 0 or self.done == self.steps)
+
+    def _fetch(self, step: int) -> Batch:
+        chosen = self.order.indices(step)
+        first = self.accelerator.process_index * self.rows
+        return self.data.batch(chosen[first : first + self.rows])
+
+    def _to_device(self, batch: Batch) -> Batch:
+        device = self.accelerator.device
+        return {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+
+    def _means(self, logged: Mapping[str, list[torch.Tensor]]) -> dict[str, float]:
+        """Means over the steps since the last and the processes; all of them have to call it."""
+        device = self.accelerator.device
+        values = torch.stack([torch.stack(v).mean().to(device) for v in logged.values()])
+        values = self.accelerator.reduce(values, "mean")
+        means = {f"train/{k}": v for k, v in zip(logged, values.tolist(), strict=True)}
+        group = next(iter(self.optimizers.values())).param_groups[0]
+        return {**means, "learning_rate": float(group["lr"])}
+
+
+def _accelerator(device: str) -> Accelerator:
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise TrainingError(f"There is no device {device!r}", hint="Choose auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("torch sees no CUDA device", hint="Use --device cpu")
+    # While the first process evaluates, the others wait.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))
+    return Accelerator(cpu=device == "cpu", kwargs_handlers=[patience])
+
+
+def _rows(batch_size: int, processes: int) -> int:
+    if batch_size % processes:
+        raise ConfigError(
+            f"batch_size {batch_size} does not divide over {processes} processes",
+            hint=f"Take a multiple: --set batch_size={batch_size + -batch_size % processes}",
+        )
+    return batch_size // processes
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], list[int]]]:
+    """Note SIGINT and SIGTERM instead of dying; a second SIGINT interrupts at once."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: received  # only the main thread may set handlers
+        return
+
+    def note(number: int, _frame: object) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+        print("kexue: finishing the step and saving", file=sys.stderr, flush=True)
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

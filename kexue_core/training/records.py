@@ -1,0 +1,144 @@
+"""One measured number with everything needed to measure it again."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from kexue_core.errors import DataError
+
+__all__ = ["ResultRecord", "append_records", "device_name", "read_records", "versions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultRecord:
+    """A result as registry.yaml, results.jsonl and model cards hold it.
+
+    Attributes:
+        metric: What was measured, such as ``bits_per_dim``.
+        value: The number.
+        dataset: Name of the data.
+        split: ``train``, ``val`` or ``test``.
+        n: Samples it was measured on.
+        seed: Seed of the measurement, or of the run that measured.
+        command: The command line that gives it again.
+        weights: sha256 of ``model.safetensors``, the published (rounded) file.
+        versions: Distribution -> version.
+        device: What it ran on.
+        settings: Whatever else the number depends on: steps, temperature, fingerprint of the data.
+    """
+
+    metric: str
+    value: float
+    dataset: str
+    split: str
+    n: int
+    seed: int
+    command: str
+    weights: str
+    versions: Mapping[str, str]
+    device: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON or YAML; ``settings`` is left out where empty."""
+        plain = asdict(self)
+        if not plain["settings"]:
+            del plain["settings"]
+        return plain
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ResultRecord:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            DataError: Keys are missing or unknown, or the value is no finite number.
+        """
+        known = {f.name for f in fields(cls)}
+        missing = sorted(known - {"settings"} - set(values))
+        unknown = sorted(set(values) - known)
+        value = values.get("value")
+        if missing or unknown:
+            raise DataError(
+                "A result record "
+                + (f"lacks {', '.join(missing)}" if missing else f"has no {', '.join(unknown)}"),
+                hint=f"It holds {', '.join(sorted(known))}",
+            )
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not math.isfinite(value)
+        ):
+            raise DataError(f"The result {values['metric']} is {value!r}, no finite number")
+        return cls(**values)
+
+
+def versions(*distributions: str) -> dict[str, str]:
+    """Versions of Python, torch, the core and ``distributions``, as installed."""
+    import torch
+
+    from kexue_core import __version__
+
+    found = {"python": platform.python_version(), "torch": torch.__version__, "kexue": __version__}
+    for name in distributions:
+        if name not in found:
+            try:
+                found[name] = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                found[name] = "not installed"
+    return found
+
+
+def device_name(device: Any) -> str:
+    """What a device is, in words: the GPU's or the processor's name."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        model = next((x.partition(":")[2].strip() for x in lines if "model name" in x), model)
+    return f"{torch.device(device).type}: {model}, {torch.get_num_threads()} threads"
+
+
+def append_records(path: Path, records: list[ResultRecord]) -> None:
+    """Append records to a ``.jsonl`` file, one a line, all of them or none.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    lines = "".join(json.dumps(r.to_dict(), ensure_ascii=False) + "\n" for r in records)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def read_records(path: Path) -> list[ResultRecord]:
+    """Read what :func:`append_records` wrote; an absent file holds none.
+
+    Raises:
+        DataError: A line is no record.
+    """
+    if not path.is_file():
+        return []
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            records.append(ResultRecord.from_dict(json.loads(line)))
+        except (ValueError, AttributeError, TypeError, DataError) as error:
+            raise DataError(f"{path}, line {number}: {error}", hint="Remove the line") from error
+    return records
