@@ -1,0 +1,66 @@
+"""Parts of transfers under way or broken off, and the locks of those who write them.
+
+A part is named ``<blob>.kexue-<host>-<pid>-<random>.incomplete`` and locked by its writer. The lock
+is the kernel's and dies with its holder, so a part without one is free to go on with.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+from pathlib import Path
+
+from kexue_core.hub.locks import FileLock
+
+__all__ = ["fresh_part", "in_use", "is_leftover", "leftovers", "parts_of"]
+
+_PART = re.compile(r".+\.kexue-(?P<host>[\w.]+)-(?P<pid>\d+)-[0-9a-f]{8}\.incomplete")
+_BAD = ".kexue-bad"
+
+
+def _host() -> str:
+    return re.sub(r"[^\w.]", "_", socket.gethostname())[:40] or "host"
+
+
+def fresh_part(destination: Path) -> Path:
+    """A name for a new part of ``destination``, beside it, that no one else has."""
+    own = f"{destination.name}.kexue-{_host()}-{os.getpid()}-{secrets.token_hex(4)}.incomplete"
+    return destination.with_name(own)
+
+
+def parts_of(destination: Path) -> list[Path]:
+    """Parts that earlier writers left of ``destination``, the longest first."""
+    prefix = f"{destination.name}.kexue-"
+    found = []
+    for path in destination.parent.glob("*.incomplete"):
+        if path.name.startswith(prefix) and _PART.fullmatch(path.name):
+            try:
+                found.append((path.stat().st_size, path))
+            except FileNotFoundError:  # its writer finished in this moment
+                continue
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is a part of kexue's, or one that it moved aside as bad."""
+    return bool(_PART.fullmatch(path.name)) or path.name.endswith(_BAD)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Parts and bad files in a folder."""
+    return sorted(p for p in folder.glob("*") if is_leftover(p)) if folder.is_dir() else []
+
+
+def in_use(path: Path) -> bool:
+    """Whether a living process writes this part, or one somewhere under this folder."""
+    if path.is_dir() and not path.is_symlink():
+        return any(in_use(part) for part in path.rglob("*.incomplete"))
+    if not _PART.fullmatch(path.name) or not path.is_file():
+        return False
+    lock = FileLock(path, create=False)
+    if lock.acquire(blocking=False):
+        lock.release()
+        return False
+    return True
