@@ -186,7 +186,7 @@ class SamplerSpec(Spec):
             Gaussian can be checked against the exact ones.
         tiny: Options with which the conformance kit runs it: quick, and for ``targets_density``
             accurate on a Gaussian in the plane with deviations of 0.08 and 0.12.
-        example: Import string of ``f() -> model`` to draw from where the kit's Gaussian will not do.
+        example: Import string of ``f() -> model``, for where the kit's Gaussian will not do.
     """
 
     needs: tuple[str, ...]
@@ -208,13 +208,11 @@ class SamplerSpec(Spec):
             isinstance(option, Option) for option in self.options.values()
         ):
             raise InvalidSpecError(f"{where}: options must map names to Option(default=, help=)")
-        if not isinstance(self.tiny, Mapping) or (
-            odd := sorted(set(self.tiny) - set(self.options))
-        ):
-            raise InvalidSpecError(
-                f"{where}: tiny must map names of its options to values"
-                + (f", and {odd[0]!r} is none" if isinstance(self.tiny, Mapping) else "")
-            )
+        if not isinstance(self.tiny, Mapping):
+            raise InvalidSpecError(f"{where}: tiny must be a mapping of its options to values")
+        for option in self.tiny:
+            if option not in self.options:
+                raise InvalidSpecError(f"{where}: tiny sets {option!r}, which is none of options")
         if self.example is not None:
             _check_import_string(self.example, f"{where}: example")
 
