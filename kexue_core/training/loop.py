@@ -9,8 +9,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from kexue_core.errors import ConfigError, NonFiniteLossError, TrainingError
+from kexue_core.errors import ConfigError, KexueError, NonFiniteLossError, TrainingError
 from kexue_core.images import grid
 from kexue_core.training.batches import Order, Prefetch
 from kexue_core.training.checkpoint import Checkpoints
@@ -45,6 +45,7 @@ LOG_LINES = 2_000
 EVALUATED = 2_048
 
 _OUT_OF_TIME = 10_000  # above every signal's number
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class TrainingInterrupted(TrainingError):  # noqa: N818 - it went as asked
@@ -114,7 +115,7 @@ def train(
                 signal=stopped,
             )
         if accelerator.is_main_process:
-            publish(
+            for record in publish(
                 recipe,
                 run.average.module,
                 model,
@@ -125,14 +126,20 @@ def train(
                 steps=run.done,
                 command=command,
                 device=accelerator.device,
-            )
+            ):
+                print(
+                    f"{name}: published weights after step {run.done:,}: "
+                    f"{record.metric} {record.value:.6g} on {record.n:,} of {record.split}",
+                    file=sys.stderr,
+                )
         accelerator.wait_for_everyone()
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except (OSError, KexueError) as error:
+        cause = error.__cause__ if isinstance(error, KexueError) else error
+        if not isinstance(cause, OSError) or cause.errno not in _NO_ROOM:
             raise
         saved = Checkpoints(folder / "checkpoints").steps()
         raise TrainingError(
-            f"{folder} cannot be written: {error.strerror}",
+            f"{folder} cannot be written: {cause.strerror}",
             hint=(f"The checkpoint of step {saved[-1]:,} is whole. " if saved else "")
             + "Make room and run the same command again",
         ) from error
@@ -156,7 +163,11 @@ class _Run:
         self.recipe = recipe
         self.name = name
         self.accelerator = accelerator
+        self.main = bool(accelerator.is_main_process)
         self.folder = folder
+        self.progress: Progress | None = None
+        self.logged: dict[str, list[torch.Tensor]] = {}
+        self.saved_at = 0.0
         self.steps = recipe.config.steps
         self.rows = _rows(recipe.config.batch_size, accelerator.num_processes)
         self.data: Dataset = recipe.data(source, "train")
@@ -165,7 +176,7 @@ class _Run:
             raise TrainingError(f"{self.data.name} is empty", hint="Name other data with --data")
         self.order = Order(len(self.data), recipe.config.batch_size, seed)
         self.checkpoints = Checkpoints(folder / "checkpoints")
-        if accelerator.is_main_process:
+        if self.main:
             wanted = describe(recipe, name, self.data, seed=seed, source=source)
             open_run(folder, wanted, resume=resume)
             self.checkpoints.clean()
@@ -186,7 +197,7 @@ class _Run:
             with torch.no_grad():
                 recipe.start(self.bare, batch, self.context)
             self.average.reset()
-        if accelerator.is_main_process:
+        if self.main:
             trim_log(folder, self.done)
         # Wrapped last: the start must not run through the wrapper, and wrapping copies the first
         # process's weights to all.
@@ -196,57 +207,39 @@ class _Run:
         }
 
     def go(self, deadline: float) -> int:
-        """Train until the end, ``deadline`` or a signal; return the signal's number, if any."""
+        """Train until the end, ``deadline`` or a signal; return the signal's number, or 0."""
         if self.done >= self.steps:
             return 0
-        main = self.accelerator.is_main_process
-        window = max(1, self.steps // LOG_LINES)
-        logged: dict[str, list[torch.Tensor]] = {}
-        saved_at = time.monotonic()
-        saved_step = self.done
         stop = 0
-        progress = Progress(self.folder, self.name, self.done, self.steps) if main else None
         try:
-            with (
-                _signals() as received,
-                Prefetch(self._fetch, self.done, self.steps) as batches,
-            ):
+            with ExitStack() as stack:
+                received = stack.enter_context(_signals())
+                if self.main:
+                    self.progress = stack.enter_context(
+                        Progress(self.folder, self.name, self.done, self.steps)
+                    )
+                batches = stack.enter_context(Prefetch(self._fetch, self.done, self.steps))
+                self.saved_at = time.monotonic()
                 while self.done < self.steps and not stop:
-                    metrics = self._step(self._to_device(batches.take()))
-                    for key, value in metrics.items():
-                        logged.setdefault(key, []).append(value.detach().float().mean())
-                    loss = None
-                    if self.done % window == 0 or self.done == self.steps:
-                        means = self._means(logged)
-                        loss = means.get("train/loss")
-                        logged = {}
-                        if progress:
-                            progress.record(self.done, means)
-                    if progress:
-                        progress.step(self.done, loss)
-                    out_of_time = _OUT_OF_TIME if time.monotonic() > deadline else 0
-                    stop = agree(self.accelerator, max(received()[-1:], default=0) or out_of_time)
-                    if main and (
-                        stop
-                        or self._due(self.recipe.config.checkpoint_every)
-                        or time.monotonic() - saved_at > CHECKPOINT_SECONDS
-                    ):
-                        self._save()
-                        saved_at, saved_step = time.monotonic(), self.done
-                    if progress and stop not in (signal.SIGINT, signal.SIGTERM):
-                        self._look(progress)
+                    self._log(self._step(self._to_device(batches.take())))
+                    late = _OUT_OF_TIME if time.monotonic() > deadline else 0
+                    # One process may have the signal, another the time: all have to stop together.
+                    stop = agree(self.accelerator, received[-1] if received else late)
+                    if self.main:
+                        self._keep(stopping=bool(stop))
+                        if stop in (0, _OUT_OF_TIME):
+                            self._look(last=bool(stop) or self.done == self.steps)
         except NonFiniteLossError as error:
             saved = self.checkpoints.steps()
-            last = f"{self.checkpoints.path(saved[-1])}" if saved else "none yet"
             raise NonFiniteLossError(
                 error.message,
-                hint=f"The last good checkpoint is {last}. Lower the learning rate, or clip",
+                hint="Lower the learning rate or clip the gradient. "
+                + (
+                    f"The last good checkpoint is {self.checkpoints.path(saved[-1])}"
+                    if saved
+                    else "There is no checkpoint yet"
+                ),
             ) from error
-        finally:
-            if progress:
-                progress.__exit__(*sys.exc_info())
-        if main and saved_step != self.done:
-            self._save()
         return 0 if stop == _OUT_OF_TIME else stop
 
     def _step(self, batch: Batch) -> Mapping[str, torch.Tensor]:
@@ -266,29 +259,37 @@ class _Run:
         self.done = step + 1
         return metrics
 
-    def _look(self, progress: Progress) -> None:
-        """Evaluate and preview the averaged model where they are due."""
-        model = self.average.module
-        model.eval()
-        last = self.done == self.steps
-        # The end is measured on the published file, over all of the data.
-        if self._due(self.recipe.config.evaluate_every) and not last:
-            seed_everything(0)
-            with torch.no_grad():
-                values = self.recipe.evaluate(model, self.validation, limit=EVALUATED)
-            progress.record(self.done, {f"val/{k}": v for k, v in values.items()})
-            shown = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
-            progress.say(f"{self.name}: step {self.done:,} val {shown}")
-        if self._due(self.recipe.config.preview_every) or last:
-            seed_everything(0)
-            with torch.no_grad():
-                images = self.recipe.preview(model)
-            if images is not None:
-                path = self.folder / "previews" / f"step-{self.done:08d}.png"
-                path.parent.mkdir(exist_ok=True)
-                grid(images).save(path)
+    def _log(self, metrics: Mapping[str, torch.Tensor]) -> None:
+        """Collect the step's scalars, and write their means where a line is due."""
+        for key, value in metrics.items():
+            self.logged.setdefault(key, []).append(value.detach().float().mean())
+        means: dict[str, float] = {}
+        if self.done % max(1, self.steps // LOG_LINES) == 0 or self.done == self.steps:
+            means = self._means()
+        if self.progress:
+            if means:
+                self.progress.record(self.done, means)
+            self.progress.step(self.done, means.get("train/loss"))
 
-    def _save(self) -> None:
+    def _means(self) -> dict[str, float]:
+        """Means over the steps since the last and the processes; all of them have to call it."""
+        device = self.accelerator.device
+        values = torch.stack([torch.stack(v).mean().to(device) for v in self.logged.values()])
+        values = self.accelerator.reduce(values, "mean")
+        means = {f"train/{k}": v for k, v in zip(self.logged, values.tolist(), strict=True)}
+        self.logged = {}
+        group = next(iter(self.optimizers.values())).param_groups[0]
+        return {**means, "learning_rate": float(group["lr"])}
+
+    def _keep(self, *, stopping: bool) -> None:
+        """Save a checkpoint where one is due."""
+        if not (
+            stopping
+            or self._due(self.recipe.config.checkpoint_every)
+            or self.done == self.steps
+            or time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
+        ):
+            return
         for name, module in self._saved().items():
             for key, value in module.state_dict().items():
                 if value.is_floating_point() and not torch.isfinite(value).all():
@@ -296,13 +297,35 @@ class _Run:
                         f"{name}.{key} holds NaN or infinite values after step {self.done:,}"
                     )
         self.checkpoints.save(self.done, self._saved(), self.optimizers)
+        self.saved_at = time.monotonic()
+
+    def _look(self, *, last: bool) -> None:
+        """Evaluate and preview the averaged model where that is due."""
+        assert self.progress is not None
+        model = self.average.module
+        # The end is measured on the published file, over all of the data.
+        if self._due(self.recipe.config.evaluate_every) and not last:
+            seed_everything(0)
+            with torch.no_grad():
+                values = self.recipe.evaluate(model.eval(), self.validation, limit=EVALUATED)
+            self.progress.record(self.done, {f"val/{k}": v for k, v in values.items()})
+            shown = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
+            self.progress.say(f"{self.name}: step {self.done:,} val {shown}")
+        if self._due(self.recipe.config.preview_every) or last:
+            seed_everything(0)
+            with torch.no_grad():
+                images = self.recipe.preview(model.eval())
+            if images is not None:
+                path = self.folder / "previews" / f"step-{self.done:08d}.png"
+                path.parent.mkdir(exist_ok=True)
+                grid(images).save(path)
 
     def _saved(self) -> dict[str, nn.Module]:
         averaged = {"average": self.average.module} if self.average.decay else {}
         return {**self.bare, **averaged}
 
     def _due(self, every: int) -> bool:
-        return every > 0 and (self.done % every == 0 or self.done == self.steps)
+        return every > 0 and self.done % every == 0
 
     def _fetch(self, step: int) -> Batch:
         chosen = self.order.indices(step)
@@ -312,15 +335,6 @@ class _Run:
     def _to_device(self, batch: Batch) -> Batch:
         device = self.accelerator.device
         return {k: v.to(device, non_blocking=True) for k, v in batch.items()}
-
-    def _means(self, logged: Mapping[str, list[torch.Tensor]]) -> dict[str, float]:
-        """Means over the steps since the last and the processes; all of them have to call it."""
-        device = self.accelerator.device
-        values = torch.stack([torch.stack(v).mean().to(device) for v in logged.values()])
-        values = self.accelerator.reduce(values, "mean")
-        means = {f"train/{k}": v for k, v in zip(logged, values.tolist(), strict=True)}
-        group = next(iter(self.optimizers.values())).param_groups[0]
-        return {**means, "learning_rate": float(group["lr"])}
 
 
 def _accelerator(device: str) -> Accelerator:
@@ -332,7 +346,8 @@ def _accelerator(device: str) -> Accelerator:
         raise TrainingError("torch sees no CUDA device", hint="Use --device cpu")
     # While the first process evaluates, the others wait.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))
-    return Accelerator(cpu=device == "cpu", kwargs_handlers=[patience])
+    # An environment variable of Accelerate must not change what a recipe computes.
+    return Accelerator(cpu=device == "cpu", mixed_precision="no", kwargs_handlers=[patience])
 
 
 def _rows(batch_size: int, processes: int) -> int:
@@ -345,11 +360,11 @@ def _rows(batch_size: int, processes: int) -> int:
 
 
 @contextmanager
-def _signals() -> Iterator[Callable[[], list[int]]]:
-    """Note SIGINT and SIGTERM instead of dying; a second SIGINT interrupts at once."""
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying; a second SIGINT interrupts at once."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: received  # only the main thread may set handlers
+        yield received  # only the main thread may set handlers
         return
 
     def note(number: int, _frame: object) -> None:
@@ -360,7 +375,7 @@ def _signals() -> Iterator[Callable[[], list[int]]]:
 
     before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: received
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

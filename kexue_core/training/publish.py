@@ -1,12 +1,10 @@
-"""From trained modules to a folder of weights with its results and model card."""
+"""From a trained module to a folder of weights with its results and model card."""
 
 from __future__ import annotations
 
-import json
-import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,19 @@ from safetensors.torch import load_file
 from torch import nn
 
 from kexue_core.cards import build_card
-from kexue_core.errors import TrainingError
+from kexue_core.folder import WEIGHTS_FILE
 from kexue_core.plugins import Declared
+from kexue_core.saving import save_folder
 from kexue_core.specs import ModelSpec
-from kexue_core.training.checkpoint import write_tensors
 from kexue_core.training.data.sources import sha256_of
-from kexue_core.training.recipe import Dataset, Recipe
-from kexue_core.training.records import ResultRecord, append_records, device_name, versions
+from kexue_core.training.recipe import Dataset, Recipe, Split
+from kexue_core.training.records import (
+    ResultRecord,
+    append_records,
+    device_name,
+    read_records,
+    versions,
+)
 from kexue_core.training.seeding import seed_everything
 
 __all__ = ["measure", "publish"]
@@ -39,41 +43,56 @@ def publish(
     steps: int,
     command: str,
     device: torch.device,
-) -> Path:
+) -> list[ResultRecord]:
     """Write ``folder/weights``, and append to ``folder/results.jsonl`` what it measures.
 
-    The weights are rounded, written, read back and then measured: every figure is one of the file
-    that is published. The folder is made beside and renamed when it is complete.
+    The weights are rounded, written, read back and then measured, so that every figure is one of
+    the file that is published. ``model`` itself is not changed.
+
+    Returns:
+        What was measured.
 
     Raises:
-        TrainingError: The weights are not finite.
-        OSError: The disk is full.
+        KexueError: The folder cannot be written.
     """
     spec = declared.spec
     assert isinstance(spec, ModelSpec)
-    final, partial = folder / "weights", folder / ".partial-weights"
-    shutil.rmtree(partial, ignore_errors=True)
-    _save(partial, recipe, model, declared)
-    recipe.extra_files(partial)
-    tensors = partial / "model.safetensors"
-    kept = {k: v.clone() for k, v in model.state_dict().items()}
-    model.load_state_dict(load_file(tensors, device=str(device)))
-    try:
-        model.eval()
-        records = measure(
-            recipe,
+
+    def write(where: Path, card: str | None) -> Path:
+        return save_folder(
+            where,
             model,
-            validation,
-            split="val",
-            seed=seed,
-            command=command,
-            weights=sha256_of(tensors),
-            device=device,
-            settings={"recipe": name, "steps": steps, "of_steps": recipe.config.steps},
-            distributions=(declared.distribution,),
+            distribution=declared.distribution,
+            model_name=spec.name,
+            preprocess=recipe.preprocess(),
+            sampler=recipe.sampler(),
+            card=card,
+            half=True,
+            extra_files=recipe.extra_files,
         )
-    finally:
-        model.load_state_dict(kept)
+
+    kept = {k: v.clone() for k, v in model.state_dict().items()}
+    with tempfile.TemporaryDirectory(prefix=".weights-", dir=folder) as temporary:
+        file = write(Path(temporary) / "weights", None) / WEIGHTS_FILE
+        try:
+            # Not strict: of tied weights the file holds one name.
+            model.load_state_dict(load_file(file, device=str(device)), strict=False)
+            records = measure(
+                recipe,
+                model.eval(),
+                validation,
+                split="val",
+                seed=seed,
+                command=command,
+                weights=sha256_of(file),
+                device=device,
+                settings={"recipe": name, "steps": steps},
+                distribution=declared.distribution,
+            )
+        finally:
+            model.load_state_dict(kept)
+    known = read_records(folder / "results.jsonl")
+    append_records(folder / "results.jsonl", [r for r in records if r not in known])
     card = build_card(
         recipe.card,
         name=name,
@@ -85,12 +104,8 @@ def publish(
         command=command,
         records=records,
     )
-    (partial / "README.md").write_text(card, encoding="utf-8")
-    append_records(folder / "results.jsonl", records)
-    if final.exists():
-        shutil.rmtree(final)
-    partial.rename(final)
-    return final
+    write(folder / "weights", card)
+    return records
 
 
 def measure(
@@ -98,16 +113,20 @@ def measure(
     model: nn.Module,
     data: Dataset,
     *,
-    split: str,
+    split: Split,
     seed: int,
     command: str,
     weights: str,
     device: torch.device,
     settings: Mapping[str, Any],
-    distributions: tuple[str, ...],
+    distribution: str,
     limit: int | None = None,
 ) -> list[ResultRecord]:
-    """Evaluate and return one record a metric."""
+    """Evaluate ``model`` on ``device``; ``weights`` is the sha256 of the file that it was read from.
+
+    Returns:
+        One record a metric, in the order of the recipe.
+    """
     seed_everything(0)
     with torch.no_grad():
         values = recipe.evaluate(model, data, limit=limit)
@@ -121,36 +140,9 @@ def measure(
             seed=seed,
             command=command,
             weights=weights,
-            versions=versions(*distributions),
+            versions=versions(distribution),
             device=device_name(device),
             settings={**settings, "data": data.fingerprint},
         )
         for metric, value in values.items()
     ]
-
-
-def _save(folder: Path, recipe: Recipe, model: nn.Module, declared: Declared) -> None:
-    spec = declared.spec
-    assert isinstance(spec, ModelSpec)
-    folder.mkdir(parents=True)
-    rounded = {}
-    for key, value in model.state_dict().items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise TrainingError(f"{key} holds NaN or infinite values", hint="Nothing was published")
-        if value.dtype == torch.float32 and not any(fnmatchcase(key, g) for g in spec.float32):
-            half = value.half()
-            rounded[key] = half if torch.isfinite(half).all() else value
-        else:
-            rounded[key] = value
-    write_tensors(folder / "model.safetensors", rounded)
-    sampler = recipe.sampler()
-    config = {
-        "format": 1,
-        "model": spec.name,
-        "plugin": declared.distribution,
-        "config": asdict(model.config),  # type: ignore[call-overload]
-        "preprocess": dict(recipe.preprocess()),
-        "sampler": {"name": sampler[0], "options": dict(sampler[1])} if sampler else None,
-        "requires": [],
-    }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

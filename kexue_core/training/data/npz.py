@@ -1,14 +1,14 @@
 """Images in one ``.npz`` file: plain arrays, or packs of JPEG blobs.
 
-=============================  ==================================================================
+=============================  ================================================================
 arrays                         meaning
-=============================  ==================================================================
+=============================  ================================================================
 ``images`` or ``x``            uint8, (n, height, width) or (n, height, width, 1 or 3)
 ``x_train``, ``x_test``        the same, split as Keras does (``y_train``, ``y_test`` labels)
-``head, data, offsets``        a pack: image *i* is the JPEG ``head + data[offsets[i]:offsets[i+1]]``
+``head, data, offsets``        a pack: the bytes of JPEG *i* are ``head``, then ``data`` between offsets
 ``split``                      optional, (n,): 0 train, 1 val, 2 test
 ``labels`` or ``y``            optional, (n,) integers
-=============================  ==================================================================
+=============================  ================================================================
 """
 
 from __future__ import annotations

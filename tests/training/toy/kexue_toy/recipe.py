@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kexue_core import ModelSpec, RecipeSpec
-from kexue_core.plugins import Declared
 from kexue_core.training.data import open_images, random_flip
 from kexue_core.training.recipe import Batch, Card, Dataset, Recipe, RecipeConfig, StepContext
 
@@ -114,9 +112,3 @@ class ToyRecipe(Recipe):
 
     def preprocess(self) -> Mapping[str, Any]:
         return {"modality": "image", "size": 8, "channels": 1, "range": [0, 1]}
-
-
-MODEL = Declared(
-    ModelSpec(name="toy", factory="toy:Toy", config="toy:ToyConfig", float32=("mean",)), "kexue-toy"
-)
-RECIPE = Declared(RecipeSpec(name="toy-made", factory="toy:ToyRecipe", model="toy"), "kexue-toy")
