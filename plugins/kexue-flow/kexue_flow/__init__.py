@@ -1,0 +1,1 @@
+"""NICE, RealNVP and Glow: exact likelihood by invertible networks."""

@@ -1,0 +1,48 @@
+"""What kexue-flow declares. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kexue_core import ModelSpec, RecipeSpec, hookimpl
+from kexue_core.specs import Spec
+
+
+@hookimpl
+def kexue_components() -> Iterator[Spec]:
+    """Declare the models and recipes."""
+    yield ModelSpec(
+        name="glow",
+        factory="kexue_flow.glow:Glow",
+        config="kexue_flow.glow:GlowConfig",
+        summary="Flow with invertible 1x1 convolutions and learned split priors",
+        post=5807,
+        papers=("1807.03039",),
+        capabilities=("latent", "density"),
+        tiny={"size": 4, "levels": 2, "steps": 2, "hidden": 8},
+        float32=("*.actnorm.*", "*.mixing.*", "*.prior.*", "*.bias", "*.logs"),
+    )
+    yield RecipeSpec(
+        name="glow-celeba",
+        factory="kexue_flow.recipes:GlowCelebA",
+        model="glow",
+        data="nielsr/CelebA-faces",
+        summary="64x64 CelebA faces at 5 bits, K16 L4 h128; an accelerator is wanted",
+        post=5807,
+    )
+    yield RecipeSpec(
+        name="glow-celeba32",
+        factory="kexue_flow.recipes:GlowCelebA32",
+        model="glow",
+        data="nielsr/CelebA-faces",
+        summary="32x32 CelebA faces at 5 bits, K16 L3 h128; an hour or two of one core",
+        post=5807,
+    )
+    yield RecipeSpec(
+        name="glow-fashion",
+        factory="kexue_flow.recipes:GlowFashion",
+        model="glow",
+        data="zalando-datasets/fashion_mnist",
+        summary="28x28 Fashion-MNIST at 8 bits, K12 L2 h96",
+        post=5807,
+    )
