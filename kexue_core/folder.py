@@ -124,7 +124,12 @@ class WeightsConfig:
     def _from_json(cls, content: Any) -> WeightsConfig:
         if not isinstance(content, dict):
             raise WeightsFormatError("it holds no JSON object")
-        version = content.get("format")
+        if "format" not in content:
+            raise WeightsFormatError(
+                "it has no key 'format', so it is no config of kexue weights",
+                hint="Foreign checkpoints are read by `kexue convert`",
+            )
+        version = content["format"]
         if type(version) is not int or version != FORMAT:
             newer = type(version) is int and version > FORMAT
             raise WeightsFormatError(

@@ -13,11 +13,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import torch
     from torch import Tensor
 
 __all__ = [
+    "Assets",
     "Classifier",
     "CodeModel",
     "DensityModel",
@@ -42,6 +45,23 @@ class Model(Protocol):
     """A ``torch.nn.Module`` that keeps the frozen dataclass it was built from."""
 
     config: Any
+
+
+@runtime_checkable
+class Assets(Protocol):
+    """A model that needs files beside its tensors: a vocabulary, a list of labels.
+
+    Its config cannot name them, since a config must not know where it is kept. Loading calls
+    ``load_assets`` last, with the verified folder; saving calls ``save_assets``.
+    """
+
+    def load_assets(self, folder: Path) -> None:
+        """Read the files; ``ValueError`` where they are malformed."""
+        ...
+
+    def save_assets(self, folder: Path) -> None:
+        """Write the files, always the same bytes for the same model."""
+        ...
 
 
 @runtime_checkable

@@ -17,6 +17,7 @@ import torch
 from kexue_core.configs import build_config
 from kexue_core.errors import ConfigError, KexueError
 from kexue_core.folder import CARD_FILE, WEIGHTS_FILE, SamplerChoice, WeightsConfig
+from kexue_core.interfaces import Assets
 from kexue_core.plugins import discover
 from kexue_core.safetensors_header import encode_header
 from kexue_core.specs import ModelSpec, import_object
@@ -63,7 +64,7 @@ def save_folder(
         half: Round floating-point tensors to float16, but for those that ``ModelSpec.float32``
             names. Without it saving is lossless.
         extra_files: Called with the folder that is being written, to add what belongs beside the
-            weights (a vocabulary, say).
+            weights (a model that is :class:`~kexue_core.interfaces.Assets` adds its own).
 
     Returns:
         ``folder``.
@@ -99,6 +100,8 @@ def save_folder(
         config.write(path)
         (path / CARD_FILE).write_text(card, encoding="utf-8", newline="\n")
         _write_tensors(path / WEIGHTS_FILE, state)
+        if isinstance(model, Assets):
+            model.save_assets(path)
         if extra_files is not None:
             extra_files(path)
 
