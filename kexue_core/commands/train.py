@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["command", "make_recipe"]
 
 
-def make_recipe(declared: Declared, settings: tuple[str, ...] = (), **values: Any) -> Recipe:
-    """The recipe that a spec names, with ``key=value`` settings and then ``values`` over them.
+def make_recipe(
+    declared: Declared, settings: tuple[str, ...] = (), values: Mapping[str, Any] | None = None
+) -> Recipe:
+    """The recipe that a spec names, with ``values`` for its config and ``key=value`` over them.
 
     Raises:
         ConfigError: An unknown setting, or a value that the config refuses.
@@ -31,7 +34,8 @@ def make_recipe(declared: Declared, settings: tuple[str, ...] = (), **values: An
     from kexue_core.configs import build_config, parse_settings
 
     factory = import_object(declared.spec.factory)
-    config = build_config(factory.Config, {**parse_settings(factory.Config, settings), **values})
+    given = parse_settings(factory.Config, settings)
+    config = build_config(factory.Config, {**(values or {}), **given})
     recipe: Recipe = factory(config)
     return recipe
 
@@ -103,10 +107,11 @@ def command(
     import torch
 
     from kexue_core.training.loop import TrainingInterrupted, train
+    from kexue_core.training.records import command_line
 
     if threads is not None:
         torch.set_num_threads(threads)
-    recipe = make_recipe(declared, settings, **({"steps": steps} if steps else {}))
+    recipe = make_recipe(declared, (*settings, f"steps={steps}") if steps else settings)
     try:
         folder = train(
             recipe,
@@ -118,10 +123,15 @@ def command(
             max_minutes=max_minutes,
             device=device,
             resume=resume,
-            command=shlex.join(["kexue", *sys.argv[1:]]),
+            command=command_line(
+                "train",
+                recipe_name,
+                {"data": data, "steps": steps, "seed": seed or None, "set": settings},
+            ),
         )
     except TrainingInterrupted as interrupted:
-        _output.note(str(interrupted))
+        again = shlex.join(["kexue", *sys.argv[1:]])
+        _output.note(f"{interrupted.message}. Go on with: {again}")
         click.get_current_context().exit(128 + interrupted.signal)
     if os.environ.get("RANK", "0") == "0":
         _output.note(f"weights are in {folder / 'weights'}")

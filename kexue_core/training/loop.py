@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import math
-import shlex
 import signal
 import sys
 import threading
@@ -27,6 +26,7 @@ from kexue_core.training.ema import MovingAverage
 from kexue_core.training.progress import Progress, trim_log
 from kexue_core.training.publish import publish
 from kexue_core.training.recipe import Batch, Dataset, Recipe
+from kexue_core.training.records import command_line
 from kexue_core.training.runs import describe, open_run
 from kexue_core.training.seeding import derive, seed_everything
 
@@ -88,7 +88,7 @@ def train(
         device: ``auto``, ``cpu`` or ``cuda``.
         resume: ``True`` demands a run to go on with, ``False`` starts anew, ``None`` goes on
             where there is one.
-        command: Command line for the records.
+        command: Command line for the records, without paths of this machine.
 
     Returns:
         The run's folder: ``run.json``, ``log.jsonl``, ``tb/``, ``previews/``, ``checkpoints/``,
@@ -103,7 +103,7 @@ def train(
     began = time.monotonic()
     deadline = began + 60 * max_minutes if max_minutes is not None else math.inf
     folder = out or Path("runs") / name
-    command = command or shlex.join(sys.argv)
+    command = command or command_line("train", name, {"data": data, "seed": seed or None})
     accelerator = _accelerator(device)
     try:
         run = _Run(recipe, name, accelerator, folder, source=data, seed=seed, resume=resume)
@@ -111,10 +111,16 @@ def train(
         if stopped in (signal.SIGINT, signal.SIGTERM):
             raise TrainingInterrupted(
                 f"Stopped after step {run.done:,} of {run.steps:,}, which is saved",
-                hint=f"Go on with: {command}",
+                hint="The same call goes on from there",
                 signal=stopped,
             )
-        if accelerator.is_main_process:
+        if run.main:
+            if run.done < run.steps:
+                print(
+                    f"{name}: time is up after step {run.done:,} of {run.steps:,}; "
+                    "the same command goes on",
+                    file=sys.stderr,
+                )
             for record in publish(
                 recipe,
                 run.average.module,

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from kexue_core.cards import build_card
 from kexue_core.folder import WEIGHTS_FILE
+from kexue_core.loading import load_folder
 from kexue_core.plugins import Declared
 from kexue_core.saving import save_folder
 from kexue_core.specs import ModelSpec
@@ -47,7 +47,7 @@ def publish(
     """Write ``folder/weights``, and append to ``folder/results.jsonl`` what it measures.
 
     The weights are rounded, written, read back and then measured, so that every figure is one of
-    the file that is published. ``model`` itself is not changed.
+    the file that is published, on a model built as a reader of it builds it.
 
     Returns:
         What was measured.
@@ -58,7 +58,11 @@ def publish(
     spec = declared.spec
     assert isinstance(spec, ModelSpec)
 
-    def write(where: Path, card: str | None) -> Path:
+    def write(where: Path, card: str | None, records: list[ResultRecord]) -> Path:
+        def beside(path: Path) -> None:
+            recipe.extra_files(path)
+            append_records(path / "results.jsonl", records)
+
         return save_folder(
             where,
             model,
@@ -68,31 +72,29 @@ def publish(
             sampler=recipe.sampler(),
             card=card,
             half=True,
-            extra_files=recipe.extra_files,
+            extra_files=beside,
         )
 
-    kept = {k: v.clone() for k, v in model.state_dict().items()}
     with tempfile.TemporaryDirectory(prefix=".weights-", dir=folder) as temporary:
-        file = write(Path(temporary) / "weights", None) / WEIGHTS_FILE
-        try:
-            # Not strict: of tied weights the file holds one name.
-            model.load_state_dict(load_file(file, device=str(device)), strict=False)
-            records = measure(
-                recipe,
-                model.eval(),
-                validation,
-                split="val",
-                seed=seed,
-                command=command,
-                weights=sha256_of(file),
-                device=device,
-                settings={"recipe": name, "steps": steps},
-                distribution=declared.distribution,
-            )
-        finally:
-            model.load_state_dict(kept)
+        draft = write(Path(temporary) / "weights", None, [])
+        sha256 = sha256_of(draft / WEIGHTS_FILE)
+        records = measure(
+            recipe,
+            load_folder(draft, device=device, mmap=False),
+            validation,
+            split="val",
+            seed=seed,
+            command=command,
+            weights=sha256,
+            device=device,
+            settings={"recipe": name, "steps": steps},
+            distribution=declared.distribution,
+        )
     known = read_records(folder / "results.jsonl")
     append_records(folder / "results.jsonl", [r for r in records if r not in known])
+    # What `kexue eval --record` measured on these very weights, before they were written again.
+    earlier = read_records(folder / "weights" / "results.jsonl")
+    records += [r for r in earlier if r.weights == sha256 and r not in records]
     card = build_card(
         recipe.card,
         name=name,
@@ -104,7 +106,7 @@ def publish(
         command=command,
         records=records,
     )
-    write(folder / "weights", card)
+    write(folder / "weights", card, records)
     return records
 
 
@@ -122,7 +124,7 @@ def measure(
     distribution: str,
     limit: int | None = None,
 ) -> list[ResultRecord]:
-    """Evaluate ``model`` on ``device``; ``weights`` is the sha256 of the file that it was read from.
+    """Evaluate ``model``, read onto ``device`` from a file with the sha256 ``weights``.
 
     Returns:
         One record a metric, in the order of the recipe.

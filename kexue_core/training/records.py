@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
@@ -14,7 +15,14 @@ from typing import Any
 
 from kexue_core.errors import DataError
 
-__all__ = ["ResultRecord", "append_records", "device_name", "read_records", "versions"]
+__all__ = [
+    "ResultRecord",
+    "append_records",
+    "command_line",
+    "device_name",
+    "read_records",
+    "versions",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +86,31 @@ class ResultRecord:
         ):
             raise DataError(f"The result {values['metric']} is {value!r}, no finite number")
         return cls(**values)
+
+
+def command_line(verb: str, name: str, options: Mapping[str, Any]) -> str:
+    """A command of kexue as records keep it: with nothing of this machine's folders.
+
+    Args:
+        verb: ``train`` or ``eval``.
+        name: What it is applied to.
+        options: Option -> value; ``None`` and ``()`` are left out, a tuple repeats the option.
+            Of a path that exists here only the last part is kept.
+    """
+    words = ["kexue", verb, _last_part(name)]
+    for option, value in options.items():
+        for one in value if isinstance(value, tuple) else (value,):
+            if one is not None:
+                words += [f"--{option}", _last_part(str(one))]
+    return shlex.join(words)
+
+
+def _last_part(text: str) -> str:
+    prefix, path = ("file:", text[5:]) if text.startswith("file:") else ("", text)
+    looks = prefix or Path(path).is_absolute() or path.startswith((".", "~"))
+    if looks or Path(path).exists():
+        return prefix + (Path(path).expanduser().resolve().name or path)
+    return text
 
 
 def versions(*distributions: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ arrays                         meaning
 =============================  ================================================================
 ``images`` or ``x``            uint8, (n, height, width) or (n, height, width, 1 or 3)
 ``x_train``, ``x_test``        the same, split as Keras does (``y_train``, ``y_test`` labels)
-``head, data, offsets``        a pack: the bytes of JPEG *i* are ``head``, then ``data`` between offsets
+``head, data, offsets``        a pack: JPEG *i* is ``head``, then ``data`` from offset to offset
 ``split``                      optional, (n,): 0 train, 1 val, 2 test
 ``labels`` or ``y``            optional, (n,) integers
 =============================  ================================================================
