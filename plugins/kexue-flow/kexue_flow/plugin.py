@@ -35,7 +35,7 @@ def kexue_components() -> Iterator[Spec]:
         factory="kexue_flow.recipes:GlowCelebA32",
         model="glow",
         data="nielsr/CelebA-faces",
-        summary="32x32 CelebA faces at 5 bits, K16 L3 h128; an hour or two of one core",
+        summary="32x32 CelebA faces at 5 bits, K8 L3 h128; an hour or two of one core",
         post=5807,
     )
     yield RecipeSpec(
