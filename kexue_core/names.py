@@ -11,7 +11,6 @@ A name is lower-case words of letters and digits joined by single hyphens.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -108,5 +107,7 @@ def normalize(distribution: str) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
     """A sentence that offers the closest known names, or ``None`` where none is close."""
+    import difflib  # only a mistake pays for it
+
     close = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
     return f"Did you mean {' or '.join(close)}?" if close else None

@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from kexue_core.errors import (
     AmbiguousNameError,
     InvalidReferenceError,
@@ -26,6 +24,7 @@ from kexue_core.errors import (
 )
 from kexue_core.names import Reference, check_name, did_you_mean, normalize, parse_reference
 from kexue_core.specs import VERBS
+from kexue_core.yaml_files import read_yaml
 
 __all__ = [
     "CORE_REGISTRY",
@@ -45,8 +44,6 @@ CORE_REGISTRY = Path(__file__).parent / "registry.yaml"
 #: File at the root of a mirror: what tells a mirror from any folder that happens to be there.
 MIRROR_MARKER = "kexue-mirror.json"
 
-# The C loader is 8x faster; every wheel of PyYAML has it, some source builds do not.
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _STATUS = ("published", "unpublished", "unverified")
@@ -228,17 +225,7 @@ def read_registry(
     Raises:
         RegistryError: The file is missing, is no YAML mapping, or has a newer format.
     """
-    try:
-        content = yaml.load(path.read_bytes(), Loader=_Loader)
-    except OSError as error:
-        raise RegistryError(
-            f"{path} cannot be read: {error.strerror}", hint="Correct KEXUE_REGISTRY or reinstall"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" at line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise RegistryError(f"{path} is no YAML: {reason}{place}", hint="Correct it") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise RegistryError(f"{path} holds no mapping", hint="It must begin with `format: 1`")
     version = content.get("format")

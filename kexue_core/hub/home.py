@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +52,8 @@ def write_json(path: Path, content: object) -> None:
     Raises:
         OSError: The folder cannot be written.
     """
+    import secrets  # 4 ms that reading need not pay
+
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:

@@ -8,7 +8,6 @@ Receipts live in ``$KEXUE_HOME/receipts``; where they cannot be written, every u
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
 from pathlib import Path
@@ -40,6 +39,8 @@ def hash_file(path: Path) -> str:
     Raises:
         OSError: It cannot be read.
     """
+    import hashlib  # its OpenSSL costs 4 ms, which `kexue list` need not pay
+
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -50,6 +51,8 @@ def git_sha1(path: Path) -> str:
     Raises:
         OSError: It cannot be read.
     """
+    import hashlib
+
     digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
@@ -59,6 +62,8 @@ def git_sha1(path: Path) -> str:
 
 def receipt_path(path: Path) -> Path:
     """Where the receipt of ``path`` lives; links are followed first."""
+    import hashlib
+
     key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
     return kexue_home() / "receipts" / f"{key}.json"
 
@@ -84,15 +89,22 @@ def checked_sha256(path: Path, *, fresh: bool = False) -> str:
     return digest
 
 
-def write_receipt(path: Path, sha256: str) -> None:
-    """Note that ``path`` as it is now has this sha256; a read-only home notes nothing."""
+def write_receipt(path: Path, sha256: str, *, sole_writer: bool = False) -> None:
+    """Note that ``path`` as it is now has this sha256; a read-only home notes nothing.
+
+    Args:
+        path: The file.
+        sha256: Of its content, in hex.
+        sole_writer: Nobody else had the file yet, so that its youth is no reason for doubt.
+    """
+    young = _RACY_NS if sole_writer else 0
     with contextlib.suppress(OSError):
         write_json(
             receipt_path(path),
             {
                 "path": str(path.resolve()),
                 "sha256": sha256,
-                "hashed_ns": time.time_ns(),
+                "hashed_ns": time.time_ns() + young + 1,
                 **_stamp(path.stat()),
             },
         )
