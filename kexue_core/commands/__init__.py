@@ -1,8 +1,9 @@
 """The command line: a lazy group of verbs, and ``main``, which turns errors into one line each.
 
-How a verb is written, with ``list.py`` as the example:
+How a verb is written, with ``listing.py`` as the example:
 
-- One module a verb, named in the table of :mod:`._verbs`. It holds a ``click.Command`` called
+- One module a verb, named in the table of :mod:`._verbs` (never like a builtin: a submodule becomes
+  a name of this package). It holds a ``click.Command`` called
   ``command``, thin over functions that a test can call. At module level it imports click,
   :mod:`._output` and :mod:`._options`; torch, safetensors, huggingface_hub, numpy and rich are
   imported inside functions.
@@ -21,7 +22,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -166,6 +166,8 @@ def _report(error: BaseException, *, debug: bool) -> int:
     if isinstance(error, _PipeClosed):
         return EXIT_PIPE
     if debug:
+        import traceback
+
         traceback.print_exception(error)
     if isinstance(error, (KeyboardInterrupt, _Interrupted)):
         _say("interrupted")

@@ -5,19 +5,28 @@ rich is imported only where stdout or stderr is a terminal; a pipe pays nothing 
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import click
 
-__all__ = ["Column", "facts", "human_size", "json", "note", "progress", "table", "tick"]
+__all__ = [
+    "Column",
+    "facts",
+    "human_size",
+    "json",
+    "note",
+    "on_terminal",
+    "progress",
+    "size",
+    "table",
+    "tick",
+]
 
 # C0 and C1 control characters: a summary must not move the cursor of whoever lists it.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
@@ -26,8 +35,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _GAP = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """A column of :func:`table`.
 
     Attributes:
@@ -43,15 +51,27 @@ class Column:
     drop: int = 0
 
 
+def on_terminal() -> bool:
+    """Whether people read stdout."""
+    return sys.stdout.isatty()
+
+
+def size(count: int | None) -> str:
+    """Bytes for a table's cell: ``13.4 MB`` on a terminal, the plain number when piped."""
+    if on_terminal():
+        return human_size(count)
+    return "" if count is None else str(count)
+
+
 def table(headings: Sequence[Column | str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows: as a table that fits the terminal, or tab-separated with a header line.
 
-    ``None`` is an empty cell. Columns that a narrow terminal has no room for are named below the
-    table; the tab-separated form always has all of them.
+    ``None`` is an empty cell. A terminal does not show columns that are empty throughout; those
+    that it has no room for are named below the table. The tab-separated form has all columns.
     """
     columns = [Column(c) if isinstance(c, str) else c for c in headings]
     cells = [[_cell(value) for value in row] for row in rows]
-    if not sys.stdout.isatty():
+    if not on_terminal():
         for line in ([c.name for c in columns], *cells):
             click.echo("\t".join(line))
         return
@@ -60,7 +80,8 @@ def table(headings: Sequence[Column | str], rows: Iterable[Sequence[object]]) ->
     from rich.text import Text
 
     console = _console()
-    kept, dropped = _fit(columns, cells, console.width)
+    filled = [i for i in range(len(columns)) if any(row[i] for row in cells)]
+    kept, dropped = _fit(columns, cells, filled, console.width)
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP, 0, 0))
     for index, width in kept.items():
         column = columns[index]
@@ -78,7 +99,7 @@ def table(headings: Sequence[Column | str], rows: Iterable[Sequence[object]]) ->
 def facts(pairs: Iterable[tuple[str, object]]) -> None:
     """Print named values one a line, aligned on a terminal; empty ones are left out."""
     shown = [(name, _cell(value)) for name, value in pairs if value not in (None, "", (), [], {})]
-    if not sys.stdout.isatty():
+    if not on_terminal():
         for name, value in shown:
             click.echo(f"{name}\t{value}")
         return
@@ -164,6 +185,8 @@ def _cell(value: object) -> str:
 
 
 def _plain(value: object) -> object:
+    import dataclasses
+
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -176,7 +199,7 @@ def _plain(value: object) -> object:
 
 
 def _fit(
-    columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int
+    columns: Sequence[Column], cells: Sequence[Sequence[str]], kept: list[int], width: int
 ) -> tuple[dict[int, int], list[Column]]:
     """Index -> width of the columns that fit, and those that do not.
 
@@ -189,7 +212,6 @@ def _fit(
     natural = [
         max([cell_len(c.name), *(cell_len(row[i]) for row in cells)]) for i, c in enumerate(columns)
     ]
-    kept = list(range(len(columns)))
     dropped: list[Column] = []
     while True:
         widths = {i: natural[i] for i in kept}

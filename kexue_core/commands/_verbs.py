@@ -8,14 +8,13 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib import metadata
 from typing import NamedTuple
 
 import click
 
+from kexue_core.distributions import entry_points
 from kexue_core.errors import PluginError
-from kexue_core.names import NAME, normalize
+from kexue_core.names import NAME
 from kexue_core.specs import VERBS
 
 __all__ = ["GROUP", "SECTIONS", "TABLE", "ForeignVerb", "Verb", "foreign_verbs", "load_verb"]
@@ -36,7 +35,7 @@ class Verb(NamedTuple):
 
 #: Verb -> where it lives. The module holds a ``click.Command`` named ``command``.
 TABLE: Mapping[str, Verb] = {
-    "list": Verb("Find", "list", "List weights, models, losses, samplers, recipes, plugins"),
+    "list": Verb("Find", "listing", "List weights, models, losses, samplers, recipes, plugins"),
     "show": Verb("Find", "show", "Show everything known about one of them"),
     "plugins": Verb("Find", "plugins", "List the installed plugins"),
     "pull": Verb("Get", "pull", "Download weights and verify them"),
@@ -48,6 +47,7 @@ TABLE: Mapping[str, Verb] = {
     "score": Verb("Use", "score", "Give images bits per dimension, or an energy"),
     "train": Verb("Train", "train", "Train a recipe on your data"),
     "eval": Verb("Train", "evaluate", "Measure weights on a data set"),
+    "reproduce": Verb("Train", "reproduce", "Run an experiment that tests a post's claim"),
     "new-plugin": Verb("Extend", "new_plugin", "Write the skeleton of a plugin"),
     "check": Verb("Extend", "check", "Hold a plugin against the conformance kit"),
     "install": Verb("Extend", "install", "Install a plugin"),
@@ -61,8 +61,7 @@ TABLE: Mapping[str, Verb] = {
 RESERVED = frozenset(TABLE) | frozenset(VERBS)
 
 
-@dataclass(frozen=True, slots=True)
-class ForeignVerb:
+class ForeignVerb(NamedTuple):
     """A verb that another distribution brings.
 
     Attributes:
@@ -81,10 +80,7 @@ class ForeignVerb:
 @functools.cache
 def foreign_verbs() -> tuple[ForeignVerb, ...]:
     """The verbs of other distributions, by name, those that are ignored included."""
-    found = []
-    for entry in metadata.entry_points(group=GROUP):
-        owner = normalize(entry.dist.name) if entry.dist is not None else "?"
-        found.append((entry.name, owner, entry.value))
+    found = [(entry.name, entry.distribution, entry.value) for entry in entry_points(GROUP)]
     names = [name for name, _, _ in found]
     verbs = []
     for name, owner, target in sorted(found):
