@@ -61,7 +61,8 @@ def plot_curves(
             lw=0,
             color=line.get_color(),
         )
-    axes.set(title=title, xlabel=xlabel, ylabel=ylabel or metric)
+    axes.set_title(title, fontsize="medium")
+    axes.set(xlabel=xlabel, ylabel=ylabel or metric)
     axes.grid(alpha=0.3)
     axes.legend()
     save(drawn, path)
