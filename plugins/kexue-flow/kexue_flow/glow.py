@@ -32,6 +32,10 @@ LOGSCALE_FACTOR = 3.0
 # below it is a constant channel, which would otherwise start with an infinite scale.
 MIN_STD = 1e-3
 
+# A learned deviation is between 1e-3 and 1e3: an outlier in one level, sent through exp, would be
+# an infinity in the next.
+MAX_PRIOR_LOGS = 7.0
+
 CHOICES = {
     "coupling": ("affine", "additive"),
     "permutation": ("conv-lu", "conv", "shuffle", "reverse"),
@@ -103,7 +107,8 @@ def dequantize(x: Tensor, noise: Tensor, bits: int) -> Tensor:
     average [1, eq 2], so a density cannot win by putting infinite peaks on the pixel values.
     """
     bins = 2**bits
-    return ((x * 255).round().div(256 // bins, rounding_mode="floor") + noise) / bins
+    levels: Tensor = (x * 255).round().div(256 // bins, rounding_mode="floor")
+    return (levels + noise) / bins
 
 
 class Actnorm(nn.Module):
@@ -138,7 +143,7 @@ class Mixing(nn.Module):
         else:
             rotation = torch.linalg.qr(torch.randn(channels, channels))[0]  # log |det| = 0
             if kind == "conv":
-                self.weight = nn.Parameter(rotation)
+                self.weight = nn.Parameter(rotation.contiguous())
             else:
                 # W = P L (U + diag(s)) [1, eq 10], packed as LAPACK does: L below the diagonal,
                 # U above it, log |s| on it. P and the sign of s stay as they start.
@@ -324,7 +329,7 @@ class Prior(nn.Module):
     def _moments(self, z: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.conv is not None:
             mean, logs = self.conv(kept).chunk(2, dim=1)
-            return mean, logs
+            return mean, logs.clamp(-MAX_PRIOR_LOGS, MAX_PRIOR_LOGS)
         if self.mean is not None and self.logs is not None:
             return self.mean[:, None, None], LOGSCALE_FACTOR * self.logs[:, None, None]
         return z.new_zeros(1, 1, 1), z.new_zeros(1, 1, 1)
@@ -482,7 +487,7 @@ class Glow(nn.Module):
         n: int,
         *,
         temperature: float = 1.0,
-        condition: None = None,
+        condition: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, ...]:
         """Latents of `n` samples, N(0, temperature^2) [1, section 6], drawn on the CPU.
@@ -491,6 +496,8 @@ class Glow(nn.Module):
         """
         if condition is not None:
             raise ValueError("this Glow is unconditional: condition must be None")
+        if not temperature >= 0:
+            raise ValueError(f"temperature must be at least 0, got {temperature}")
         latents = [torch.empty(n, *shape) for shape in self.latent_shapes]
         for i in range(n):
             for z in latents:
