@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "AccessError",
     "AmbiguousNameError",
     "ChecksumMismatch",
     "ConfigError",
@@ -54,6 +55,10 @@ class InvalidReferenceError(KexueError):
 
 class NotFoundError(KexueError):
     """A name that nothing installed and no registry knows."""
+
+
+class AccessError(KexueError):
+    """A repository that wants a login, or terms accepted by hand. The hint says where."""
 
 
 class AmbiguousNameError(KexueError):

@@ -7,6 +7,7 @@ same kernel lock), so ``kexue pull`` and ``hf download`` wait for each other.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import time
@@ -15,6 +16,9 @@ from pathlib import Path
 from types import TracebackType
 
 __all__ = ["FileLock"]
+
+# What file systems without locks answer: some network and user-space ones.
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 #: Seconds between two looks at a lock that someone else holds.
 _POLL = 0.05
@@ -27,6 +31,10 @@ class FileLock:
         path: The file to lock; its folder must exist.
         create: Make the file where it is missing.
         waiting: Called while someone else holds the lock; may raise to give up.
+
+    Attributes:
+        supported: ``False`` once the file system turned out to know no locks; then everyone gets
+            one, and nobody may rely on being alone.
     """
 
     def __init__(
@@ -36,16 +44,24 @@ class FileLock:
         self._flags = os.O_RDWR | (os.O_CREAT if create else 0)
         self._waiting = waiting
         self._fd: int | None = None
+        self.supported = True
 
     def acquire(self, *, blocking: bool = True) -> bool:
         """Take the lock; without ``blocking`` say ``False`` where someone else has it.
 
         Raises:
-            OSError: The file cannot be opened, or the file system knows no locks.
+            OSError: The file cannot be opened.
         """
         while True:
             fd = os.open(self.path, self._flags, 0o666)
-            if _lock(fd):
+            try:
+                taken = _lock(fd)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    os.close(fd)
+                    raise
+                taken, self.supported = True, False
+            if taken:
                 # The last holder may have removed the file between our open and our lock: then
                 # the lock is on a file that nobody else will find, and does not count.
                 with contextlib.suppress(FileNotFoundError):
@@ -62,6 +78,12 @@ class FileLock:
             if self._waiting is not None:
                 self._waiting()
             time.sleep(_POLL)
+
+    @property
+    def fd(self) -> int:
+        """The locked file, open for reading and writing; only while the lock is held."""
+        assert self._fd is not None, "the lock is not held"
+        return self._fd
 
     def release(self) -> None:
         """Give the lock back; the file stays, because others may be waiting on it."""

@@ -1,4 +1,4 @@
-"""Parts of transfers under way or broken off, and the locks of those who write them.
+"""Files that are not yet, or no longer, good: parts of transfers, and bad files moved aside.
 
 A part is named ``<blob>.kexue-<host>-<pid>-<random>.incomplete`` and locked by its writer. The lock
 is the kernel's and dies with its holder, so a part without one is free to go on with.
@@ -13,8 +13,9 @@ import socket
 from pathlib import Path
 
 from kexue_core.hub.locks import FileLock
+from kexue_core.hub.receipts import forget
 
-__all__ = ["fresh_part", "in_use", "is_leftover", "leftovers", "parts_of"]
+__all__ = ["fresh_part", "in_use", "is_leftover", "leftovers", "move_aside", "parts_of"]
 
 _PART = re.compile(r".+\.kexue-(?P<host>[\w.]+)-(?P<pid>\d+)-[0-9a-f]{8}\.incomplete")
 _BAD = ".kexue-bad"
@@ -64,3 +65,26 @@ def in_use(path: Path) -> bool:
         lock.release()
         return False
     return True
+
+
+def _aside(path: Path) -> Path:
+    """Where a bad file goes: beside it, under a name that no reader looks for."""
+    return path.with_name(f"{path.name}{_BAD}")
+
+
+def move_aside(path: Path) -> Path:
+    """Take a bad file out of the cache; a snapshot's link goes, its blob is moved.
+
+    Returns:
+        Where the bytes are now; ``kexue rm`` removes them.
+
+    Raises:
+        OSError: The cache cannot be written.
+    """
+    content = path.resolve()
+    forget(content)
+    aside = _aside(content)
+    content.replace(aside)
+    if path.is_symlink():
+        path.unlink()
+    return aside

@@ -65,8 +65,9 @@ def locate(reference: Reference | str, *, download: bool = True) -> Located:
     if not download:
         raise not_here(reference)
     from kexue_core.hub.download import pull
+    from kexue_core.hub.progress import terminal_meter
 
-    pull([reference])
+    pull([reference], meter=terminal_meter())
     found = find_here(reference)
     if found is None:  # the files went away between the pull and now
         raise not_here(reference)

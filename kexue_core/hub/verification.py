@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 from kexue_core.errors import ChecksumMismatch
+from kexue_core.hub.parts import move_aside
 from kexue_core.hub.pins import all_pins
-from kexue_core.hub.receipts import check_file, forget
+from kexue_core.hub.receipts import check_file
 from kexue_core.hub.sources import Placed, find_placed, not_here
 from kexue_core.names import Reference, parse_reference
 from kexue_core.registry import load_registry
 
-__all__ = ["FileReport", "aside_path", "move_aside", "references_here", "verify"]
+__all__ = ["FileReport", "references_here", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,26 +110,3 @@ def _check(reference: Reference, placed: Placed) -> list[FileReport]:
         else:
             reports.append(FileReport(name, file, path, source, "ok"))
     return reports
-
-
-def aside_path(path: Path) -> Path:
-    """Where a bad file goes: beside it, under a name that no reader looks for."""
-    return path.with_name(f"{path.name}.kexue-bad")
-
-
-def move_aside(path: Path) -> Path:
-    """Take a bad file out of the cache; a snapshot's link goes, its blob is moved.
-
-    Returns:
-        Where the bytes are now; ``kexue rm`` removes them.
-
-    Raises:
-        OSError: The cache cannot be written.
-    """
-    content = path.resolve()
-    forget(content)
-    aside = aside_path(content)
-    content.replace(aside)
-    if path.is_symlink():
-        path.unlink()
-    return aside
