@@ -5,12 +5,11 @@ rich is imported only where stdout or stderr is a terminal; a pipe pays nothing 
 
 from __future__ import annotations
 
-import os
+import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import click
@@ -114,11 +113,23 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
     _console().print(grid)
 
 
+def section(title: str) -> None:
+    """Begin a further part: a heading on a terminal, an empty line when piped."""
+    click.echo("")
+    if on_terminal():
+        from rich.text import Text
+
+        _console().print(Text(title, style="bold"))
+
+
 def json(value: object) -> None:
-    """Print a value as JSON; dataclasses, paths and tuples are understood."""
+    """Print a value as JSON; dataclasses, paths and tuples are understood.
+
+    NaN and infinities become null: JSON has no word for them.
+    """
     import json
 
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
+    click.echo(json.dumps(_plain(value), ensure_ascii=False, indent=2, allow_nan=False))
 
 
 def note(text: str, *, quiet: bool = False) -> None:
@@ -187,15 +198,20 @@ def _cell(value: object) -> str:
 def _plain(value: object) -> object:
     import dataclasses
 
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return dict(value)
+        return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, (set, frozenset)):
-        return sorted(value)
-    if isinstance(value, (Path, os.PathLike)):
-        return os.fspath(value)
-    raise TypeError(f"{type(value).__name__} is no JSON value")
+        return sorted(map(str, value))
+    if isinstance(value, Iterable):
+        return [_plain(inner) for inner in value]
+    # Paths, and dates that a hand-written registry may hold.
+    return str(value)
 
 
 def _fit(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kexue_core.errors import NotFoundError, PluginError, UnsupportedError
+from kexue_core.catalogue import info, require_plugin
+from kexue_core.errors import NotFoundError, UnsupportedError
 from kexue_core.names import parse_reference
 from kexue_core.plugins import discover
 from kexue_core.registry import Registry, WeightsEntry, load_registry
@@ -13,39 +14,48 @@ from kexue_core.specs import ModelSpec
 __all__ = [
     "broken_plugins",
     "mirror_trouble",
-    "model_spec",
-    "needs_install",
     "placed",
     "registry_trouble",
     "require_verb",
     "status_of",
-    "verbs_of",
 ]
 
 
-def verbs_of(entry: WeightsEntry) -> tuple[str, ...]:
-    """What can be done with weights: as the registry says, or else as their model declares."""
-    if entry.capabilities or entry.model is None:
-        return entry.capabilities
-    spec = model_spec(entry)
-    return spec.verbs if spec else ()
+def require_verb(name: str, verb: str) -> None:
+    """Refuse a verb that weights cannot do, or whose plugin is missing, before torch is imported.
 
+    Of ``hf:`` references nothing is known yet; they pass.
 
-def model_spec(entry: WeightsEntry) -> ModelSpec | None:
-    """The spec of the model of weights, where its plugin is installed and whole."""
-    if entry.model is None:
-        return None
-    try:
-        spec = discover().find("model", entry.model, entry.plugin).spec
-    except (NotFoundError, PluginError):
-        return None
-    return spec if isinstance(spec, ModelSpec) else None
+    Raises:
+        UnsupportedError: The model does not declare the verb; the message says what it can do.
+        PluginError: The plugin is missing or broken; the hint says what to run.
+        NotFoundError, AmbiguousNameError: As for any name.
+    """
+    reference = parse_reference(name)
+    if reference.kind == "hf":
+        return
+    if reference.kind == "name":
+        found = info(name)
+        plugin, able = found.entry.plugin, found.verbs
+    else:
+        from kexue_core.folder import WeightsConfig
 
-
-def needs_install(entry: WeightsEntry) -> str | None:
-    """The plugin that these weights want and that is missing or broken."""
-    record = discover().record(entry.plugin)
-    return entry.plugin if record is None or record.broken else None
+        config = WeightsConfig.read(Path(reference.target).expanduser())
+        require_plugin(config.plugin, f"{name} needs")
+        spec = discover().find("model", config.model, config.plugin).spec
+        plugin, able = config.plugin, spec.verbs if isinstance(spec, ModelSpec) else ()
+    # What the registry says of a plugin that is not installed is still worth saying first.
+    if able and verb not in able:
+        raise UnsupportedError(
+            f"{name} cannot {verb}: it can {', '.join(able)}",
+            hint=f"`kexue list --capability {verb}` shows weights that can",
+        )
+    require_plugin(plugin, f"{name} needs")
+    if not able:
+        raise UnsupportedError(
+            f"{name} cannot {verb}: its model declares no capability",
+            hint=f"`kexue list --capability {verb}` shows weights that can",
+        )
 
 
 def placed(entry: WeightsEntry) -> tuple[str, Path] | None:
@@ -62,17 +72,6 @@ def placed(entry: WeightsEntry) -> tuple[str, Path] | None:
     return ("mirror" if found.source == "mirror" else "cached", found.folder) if found else None
 
 
-def mirror_trouble() -> str | None:
-    """One line about folders that KEXUE_MIRROR names and that are no mirrors, or ``None``."""
-    from kexue_core.hub.mirrors import folder_mirrors
-
-    try:
-        folder_mirrors(WeightsEntry(name="any", plugin="any"))
-    except NotFoundError as error:
-        return str(error)
-    return None
-
-
 def status_of(entry: WeightsEntry) -> str:
     """``mirror`` or ``cached`` (on this machine), ``remote`` (to be pulled), or ``unavailable``."""
     from kexue_core.hub.mirrors import url_mirrors
@@ -82,28 +81,15 @@ def status_of(entry: WeightsEntry) -> str:
     return "remote" if entry.repo or url_mirrors(entry) else "unavailable"
 
 
-def require_verb(name: str, verb: str) -> WeightsEntry | None:
-    """Refuse a verb that weights cannot do, before anything heavy is imported.
+def mirror_trouble() -> str | None:
+    """One line about folders that KEXUE_MIRROR names and that are no mirrors, or ``None``."""
+    from kexue_core.hub.mirrors import folder_mirrors
 
-    Returns:
-        The registry's entry; ``None`` for ``file:`` and ``hf:`` references, of which nothing is
-        known yet.
-
-    Raises:
-        UnsupportedError: The model does not declare the verb; the message says what it can do.
-        NotFoundError, AmbiguousNameError: As for any name.
-    """
-    reference = parse_reference(name)
-    if reference.kind != "name":
-        return None
-    entry = load_registry().find(reference)
-    able = verbs_of(entry)
-    if able and verb not in able:
-        raise UnsupportedError(
-            f"{entry.name} cannot {verb}: it can {', '.join(able)}",
-            hint=f"`kexue list --capability {verb}` shows weights that can",
-        )
-    return entry
+    try:
+        folder_mirrors(WeightsEntry(name="any", plugin="any"))
+    except NotFoundError as error:
+        return str(error)
+    return None
 
 
 def broken_plugins() -> str | None:
@@ -116,9 +102,10 @@ def broken_plugins() -> str | None:
     return _one_line(broken, "plugin is broken", "plugins are broken")
 
 
-def registry_trouble(registry: Registry) -> str | None:
+def registry_trouble(registry: Registry | None = None) -> str | None:
     """One line about the entries that the registries had to leave out, or ``None``."""
-    left_out = [f"{problem.entry} ({problem.cause})" for problem in registry.problems]
+    problems = (registry or load_registry()).problems
+    left_out = [f"{problem.entry} ({problem.cause})" for problem in problems]
     return _one_line(left_out, "registry entry is left out", "registry entries are left out")
 
 

@@ -8,16 +8,15 @@ from typing import Any
 
 import click
 
+from kexue_core.catalogue import info, list_weights
 from kexue_core.commands import _output
 from kexue_core.commands._options import json_option
 from kexue_core.commands._output import Column
 from kexue_core.commands._weights import (
     broken_plugins,
     mirror_trouble,
-    needs_install,
     registry_trouble,
     status_of,
-    verbs_of,
 )
 from kexue_core.names import did_you_mean
 from kexue_core.plugins import Declared, discover
@@ -81,23 +80,33 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
 }
 
 
-def weights_rows() -> list[dict[str, Any]]:
+def weights_rows(
+    pattern: str | None = None,
+    *,
+    capability: str | None = None,
+    license: str | None = None,
+    installed: bool = False,
+) -> list[dict[str, Any]]:
     """One mapping an entry of the registries, without the deprecated ones."""
-    return [
-        {
-            "name": entry.name,
-            "plugin": entry.plugin,
-            "model": entry.model,
-            "verbs": verbs_of(entry),
-            "size": entry.size,
-            "license": entry.license,
-            "status": status_of(entry),
-            "needs": needs_install(entry),
-            "summary": entry.summary,
-        }
-        for entry in load_registry().weights
-        if not entry.deprecated
-    ]
+    rows = []
+    for entry in list_weights(
+        pattern, capability=capability, license=license, installed=installed or None
+    ):
+        known = info(entry.qualified)
+        rows.append(
+            {
+                "name": entry.name,
+                "plugin": entry.plugin,
+                "model": entry.model,
+                "verbs": known.verbs,
+                "size": entry.size,
+                "license": entry.license,
+                "status": status_of(entry),
+                "needs": None if known.installed else entry.plugin,
+                "summary": entry.summary,
+            }
+        )
+    return rows
 
 
 def spec_rows(kind: str) -> list[dict[str, Any]]:
@@ -143,12 +152,12 @@ def plugin_rows() -> list[dict[str, Any]]:
     return rows
 
 
-def matches(row: dict[str, Any], pattern: str) -> bool:
-    """Whether a row is meant: by a glob over names, or by text anywhere in its words."""
+def _matches(row: dict[str, Any], pattern: str) -> bool:
+    """As :func:`kexue_core.catalogue.list_weights` matches, for what is no weights."""
     if any(c in pattern for c in "*?["):
         return fnmatch.fnmatchcase(row["name"], pattern.lower())
-    words = (row["name"], row.get("plugin", ""), row.get("model") or "")
-    return any(pattern.casefold() in w.casefold() for w in (*words, row["summary"]))
+    words = (row["name"], row.get("plugin", ""), row.get("model") or "", row["summary"])
+    return any(pattern.casefold() in word.casefold() for word in words)
 
 
 def _display(rows: Iterable[dict[str, Any]], kind: str) -> list[list[object]]:
@@ -202,41 +211,37 @@ def command(
     if license_ and kind != "weights":
         raise click.UsageError("--license is for weights")
     if kind == "weights":
-        rows = weights_rows()
-    elif kind == "plugin":
-        rows = plugin_rows()
+        rows = weights_rows(pattern, capability=capability, license=license_, installed=installed)
     else:
-        rows = spec_rows(kind)
-    known = [row["name"] for row in rows]
-    rows = [
-        row
-        for row in rows
-        if (pattern is None or matches(row, pattern))
-        and (capability is None or capability in row["verbs"])
-        and (license_ is None or license_.casefold() in row["license"].casefold())
-        and not (
-            installed and (row.get("state", "installed") != "installed" or _missing(row, kind))
-        )
-    ]
+        rows = [
+            row
+            for row in _all(kind)
+            if (pattern is None or _matches(row, pattern))
+            and (capability is None or capability in row["verbs"])
+            and not (installed and row.get("state", "installed") != "installed")
+        ]
     if as_json:
         _output.json(rows)
     else:
         if rows or not _output.on_terminal():
             _output.table(COLUMNS[kind], _display(rows, kind))
         if not rows:
-            _output.note(_nothing(kind, pattern, known))
-    for line in (broken_plugins(), registry_trouble(load_registry()), mirror_trouble()):
+            _output.note(_nothing(kind, pattern))
+    for line in (broken_plugins(), registry_trouble(), mirror_trouble()):
         if line:
             _output.note(line)
 
 
-def _missing(row: dict[str, Any], kind: str) -> bool:
-    return kind == "weights" and row["needs"] is not None
-
-
-def _nothing(kind: str, pattern: str | None, known: list[str]) -> str:
-    things = kind if kind == "weights" else f"{kind}s" if kind != "loss" else "losses"
+def _nothing(kind: str, pattern: str | None) -> str:
+    things = {"weights": "weights", "loss": "losses"}.get(kind, f"{kind}s")
+    known = [r["name"] for r in _all(kind)]
     if not known:
         return f"no {things} are known here"
     hint = did_you_mean(pattern, known) if pattern else None
     return f"no {things} match. {hint or f'There are {len(known)} without the filter'}"
+
+
+def _all(kind: str) -> list[dict[str, Any]]:
+    if kind == "weights":
+        return weights_rows()
+    return plugin_rows() if kind == "plugin" else spec_rows(kind)

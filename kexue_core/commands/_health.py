@@ -1,0 +1,240 @@
+"""The checks of ``kexue doctor``, as plain values. None imports torch: a child process does."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from kexue_core import __version__
+from kexue_core.commands._output import human_size
+from kexue_core.commands._verbs import foreign_verbs
+from kexue_core.errors import KexueError
+from kexue_core.plugins import discover
+
+__all__ = ["Check", "examine"]
+
+#: Seconds that torch may take to import and to find devices; a cold disk needs 20.
+TIMEOUT = 60.0
+
+#: What the core needs, or does more with: distribution -> what it is for if it may be missing.
+DISTRIBUTIONS = {
+    **{"click": None, "pluggy": None, "PyYAML": None, "rich": None, "packaging": None},
+    **{"safetensors": None, "huggingface-hub": None},
+    "torch": "to use and train models",
+    "numpy": "to use models",
+    "pillow": "to read and write images",
+    "accelerate": "to train",
+    "datasets": "to train on data sets of the Hub",
+    "tensorboard": "to watch training",
+}
+
+
+class Check(NamedTuple):
+    """One thing that was looked at.
+
+    Attributes:
+        section: What it belongs to, such as ``plugins``.
+        name: What was looked at.
+        state: ``ok``, ``warning`` (works, worth knowing) or ``broken``.
+        detail: What was found.
+        fix: What to do about it; empty where nothing is to be done.
+    """
+
+    section: str
+    name: str
+    state: Literal["ok", "warning", "broken"]
+    detail: str
+    fix: str = ""
+
+
+def examine() -> Iterator[Check]:
+    """Look at everything. A check that fails itself is reported as broken; the others go on."""
+    for section, checks in (
+        ("versions", _versions),
+        ("devices", _devices),
+        ("plugins", _plugins),
+        ("verbs", _verbs),
+        ("registry", _registry),
+        ("mirrors", _mirrors),
+        ("cache", _cache),
+    ):
+        try:
+            yield from checks()
+        except (KexueError, OSError) as error:
+            hint = getattr(error, "hint", None) or ""
+            yield Check(section, section, "broken", getattr(error, "message", str(error)), hint)
+
+
+def _versions() -> Iterator[Check]:
+    yield Check("versions", "kexue", "ok", __version__)
+    yield Check("versions", "python", "ok", f"{platform.python_version()} ({sys.executable})")
+    for name, purpose in DISTRIBUTIONS.items():
+        try:
+            yield Check("versions", name, "ok", metadata.version(name))
+        except metadata.PackageNotFoundError:
+            state: Literal["warning", "broken"] = "warning" if purpose else "broken"
+            wanted = f"not installed; needed {purpose}" if purpose else "not installed"
+            extra = "[train]" if purpose and "train" in purpose and name != "torch" else "[torch]"
+            yield Check(
+                "versions", name, state, wanted, f"pip install 'kexue{extra if purpose else ''}'"
+            )
+
+
+def _devices() -> Iterator[Check]:
+    try:
+        metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return  # said under versions
+    answer = _ask_child("devices")
+    if isinstance(answer, str):
+        yield Check(
+            "devices", "torch", "broken", answer, "Reinstall torch: see https://pytorch.org"
+        )
+        return
+    for device in answer["devices"]:
+        detail = device["name"] if device["works"] else f"{device['name']}: {device['trouble']}"
+        fix = "" if device["works"] else "Install a torch built for it, or use --device cpu"
+        state: Literal["ok", "warning"] = "ok" if device["works"] else "warning"
+        yield Check("devices", device["device"], state, detail, fix)
+
+
+def _plugins() -> Iterator[Check]:
+    plugins = discover()
+    for record in plugins:
+        if not record.problems:
+            detail = f"{record.version}, declares {len(record.specs)}, {record.seconds:.2f} s"
+            yield Check("plugins", record.distribution, "ok", detail)
+        for problem in record.problems:
+            state: Literal["warning", "broken"] = "broken" if problem.fatal else "warning"
+            yield Check("plugins", record.distribution, state, problem.cause, problem.fix)
+    for (kind, name), found in plugins.conflicts().items():
+        forms = " or ".join(f"{d.distribution}::{name}" for d in found)
+        owners = " and ".join(d.distribution for d in found)
+        yield Check(
+            "plugins", f"{kind} {name}", "warning", f"declared by {owners}", f"Write {forms}"
+        )
+
+
+def _verbs() -> Iterator[Check]:
+    verbs = foreign_verbs()
+    for verb in verbs:
+        if verb.problem is not None:
+            yield Check(
+                "verbs",
+                verb.name,
+                "broken",
+                f"{verb.distribution} {verb.problem}; it is ignored",
+                f"Ask its author to rename it, or uninstall {verb.distribution}",
+            )
+    if all(verb.problem is not None for verb in verbs):
+        return
+    answer = _ask_child("verbs")
+    if isinstance(answer, str):
+        yield Check("verbs", "of other distributions", "broken", answer, "Uninstall the culprit")
+        return
+    for verb in verbs:
+        if verb.problem is None:
+            trouble = answer.get(verb.name)
+            yield Check(
+                "verbs",
+                verb.name,
+                "broken" if trouble else "ok",
+                trouble or f"of {verb.distribution}",
+                f"Update {verb.distribution} or uninstall it" if trouble else "",
+            )
+
+
+def _registry() -> Iterator[Check]:
+    from kexue_core.registry import CORE_REGISTRY, load_registry
+
+    registry = load_registry()
+    origins = {CORE_REGISTRY, *(entry.origin for entry in registry.weights)}
+    if named := os.environ.get("KEXUE_REGISTRY"):
+        origins = (origins - {CORE_REGISTRY}) | {Path(named)}
+    for origin in sorted(origins):
+        count = sum(entry.origin == origin for entry in registry.weights)
+        yield Check("registry", str(origin), "ok", f"{count} weights")
+    for problem in registry.problems:
+        yield Check("registry", problem.entry, "broken", problem.cause, problem.fix)
+
+
+def _mirrors() -> Iterator[Check]:
+    from kexue_core.hub.mirrors import split_mirrors
+    from kexue_core.registry import MIRROR_MARKER, load_registry
+
+    named = split_mirrors(os.environ.get("KEXUE_MIRROR", ""))
+    listed = [m for entry in load_registry().weights for m in entry.mirrors]
+    for mirror in dict.fromkeys([*named, *listed]):
+        if "://" in mirror:
+            yield Check("mirrors", mirror, "ok", "by network; not asked")
+            continue
+        folder = Path(mirror).expanduser()
+        if (folder / MIRROR_MARKER).is_file():
+            count = sum(path.is_dir() for path in folder.iterdir())
+            yield Check("mirrors", mirror, "ok", f"{count} folders of weights")
+        elif mirror in named:
+            lacks = f"has no {MIRROR_MARKER}" if folder.is_dir() else "is no folder"
+            yield Check("mirrors", mirror, "broken", lacks, "Correct KEXUE_MIRROR or unset it")
+        else:
+            # An installed wheel has none beside it: nothing to mend.
+            yield Check("mirrors", mirror, "ok", "not on this machine")
+
+
+def _cache() -> Iterator[Check]:
+    from kexue_core.hub.home import hf_cache, kexue_home
+
+    for name, folder in (("KEXUE_HOME", kexue_home()), ("Hugging Face cache", hf_cache())):
+        nearest = next(p for p in (folder, *folder.parents) if p.exists())
+        if not os.access(nearest, os.W_OK):
+            yield Check(
+                "cache",
+                name,
+                "broken",
+                f"{folder} cannot be written",
+                "Set KEXUE_HOME or HF_HOME to a folder of yours",
+            )
+            continue
+        size, files = _content(folder)
+        detail = f"{folder}: {human_size(size)} in {files} files" if files else f"{folder}: empty"
+        yield Check("cache", name, "ok", detail)
+
+
+def _content(folder: Path) -> tuple[int, int]:
+    """Bytes and number of the files under a folder; links count as the file they name once."""
+    size = files = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            path = Path(root, name)
+            if not path.is_symlink():
+                files += 1
+                size += path.stat().st_size
+    return size, files
+
+
+def _ask_child(question: str) -> Any:
+    """The answer of :mod:`._probe`, or a line that says why there is none."""
+    import json
+
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "kexue_core.commands._probe", question],
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer after {TIMEOUT:.0f} s"
+    try:
+        return json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return f"cannot be asked: {last[:200]}"
