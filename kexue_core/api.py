@@ -25,7 +25,7 @@ from kexue_core.names import Reference, parse_reference
 from kexue_core.plugins import discover
 from kexue_core.registry import WeightsEntry, load_registry
 from kexue_core.sampling import check_options, choose_sampler
-from kexue_core.specs import ModelSpec, import_object
+from kexue_core.specs import ModelSpec, SamplerSpec, import_object
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +41,7 @@ __all__ = [
     "load",
     "provenance",
     "sample",
+    "sampling",
     "save",
 ]
 
@@ -264,22 +265,33 @@ def sample(
     for what, number in (("n", n), ("seed", seed)):
         if type(number) is not int or not 0 <= number < 2**64:
             raise ConfigError(f"{what} must be a whole number from 0 to 2**64 - 1, not {number!r}")
-    spec, distribution = discover().spec_of(model)
-    known = provenance(model)
-    default = known.config.sampler if known else None
-    name = sampler or (default.name if default else None)
-    chosen = choose_sampler(name, spec, distribution)
+    chosen, settings = sampling(model, sampler=sampler, **options)
     warn_deprecated(f"The sampler {chosen.name}", chosen.deprecated, stacklevel=2)
-    settings = {key: option.default for key, option in chosen.options.items()}
-    if default is not None and default.name in (chosen.name, *chosen.aliases):
-        settings |= check_options(chosen, default.options, where="the weights' config.json: ")
-    settings |= check_options(chosen, options)
 
     import torch
 
     generator = torch.Generator().manual_seed(seed)
     drawn: Tensor = import_object(chosen.factory)(model, n, generator=generator, **settings)
     return drawn
+
+
+def sampling(
+    model: nn.Module, *, sampler: str | None = None, **options: Any
+) -> tuple[SamplerSpec, dict[str, Any]]:
+    """The sampler and all its settings that :func:`sample` uses for the same arguments.
+
+    Raises:
+        ConfigError, UnsupportedError, NotFoundError: As :func:`sample`.
+    """
+    spec, distribution = discover().spec_of(model)
+    known = provenance(model)
+    default = known.config.sampler if known else None
+    name = sampler or (default.name if default else None)
+    chosen = choose_sampler(name, spec, distribution)
+    settings = {key: option.default for key, option in chosen.options.items()}
+    if default is not None and default.name in (chosen.name, *chosen.aliases):
+        settings |= check_options(chosen, default.options, where="the weights' config.json: ")
+    return chosen, settings | check_options(chosen, options)
 
 
 def _parse(reference: object) -> Reference:
