@@ -100,7 +100,7 @@ def reductions_agree(subject: LossSubject) -> None:
         if found.shape != () or difference(expected, found) > 1e-5:
             raise CheckFailure(
                 f"reduction={name!r} gives {found.detach()}, the {name} of 'none' is "
-                f"{float(expected):.6g}",
+                f"{float(expected.detach()):.6g}",
                 "Reduce what 'none' returns",
             )
     try:
@@ -165,6 +165,10 @@ def _require_finite(loss: Callable[..., Tensor], arguments: tuple[Any, ...], whe
         raise CheckFailure(
             f"The loss {where} is {value.detach().sum()}",
             "Use logsumexp, softplus, logsigmoid and float32 inside; avoid log(exp(x))",
+        )
+    if not value.requires_grad:
+        raise CheckFailure(
+            f"The loss {where} carries no gradient", "Remove torch.no_grad, .detach() or .data"
         )
     slopes = torch.autograd.grad(value.sum(), [full[i] for i in places], allow_unused=True)
     for place, slope in zip(places, slopes, strict=True):

@@ -202,8 +202,10 @@ def batch_of_one_and_none(subject: ModelSubject) -> None:
                     "name every dimension but the batch's",
                 ) from error
             if length(two) == 2 and length(result) != n:
+                got = length(result)
                 raise CheckFailure(
-                    f"{probe.name} gives {length(result)} results for a batch of {n}",
+                    f"{probe.name} gives {'no batch dimension' if got is None else got} "
+                    f"for a batch of {n}",
                     "Keep the batch dimension: squeeze(dim) and mean(dim) name theirs",
                 )
 

@@ -45,10 +45,13 @@ def cast(value: Any, dtype: torch.dtype) -> Any:
 
 
 def sparse_strides(value: Any) -> Any:
-    """The same values in memory that is not contiguous."""
+    """The same values in memory of the opposite order, with gaps: no view can flatten it."""
 
     def spread(tensor: Tensor) -> Tensor:
-        return torch.stack([tensor, torch.zeros_like(tensor)], dim=-1)[..., 0]
+        order = tuple(reversed(range(tensor.ndim)))
+        memory = tensor.new_zeros([tensor.shape[d] + 1 for d in order]).permute(order)
+        part = memory[tuple(slice(size) for size in tensor.shape)]
+        return part.copy_(tensor.detach())
 
     return transform(value, spread)
 
