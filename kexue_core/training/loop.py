@@ -139,6 +139,8 @@ def train(
                     file=sys.stderr,
                 )
         accelerator.wait_for_everyone()
+    except TrainingError:
+        raise
     except (OSError, KexueError) as error:
         cause = error.__cause__ if isinstance(error, KexueError) else error
         if not isinstance(cause, OSError) or cause.errno not in _NO_ROOM:

@@ -126,9 +126,10 @@ class Images:
             canvas.paste(image, ((size - width) // 2, (size - height) // 2))
             return canvas
         side = min(width, height, self.crop or max(width, height))
-        left, upper = (width - side) / 2, (height - side) / 2
-        box = (left, upper, left + side, upper + side)
-        return image.resize((size, size), Image.Resampling.LANCZOS, box=box)
+        left, upper = (width - side) // 2, (height - side) // 2
+        # Cut before resizing: resize(box=...) would let what lies outside bleed into the margin.
+        square = image.crop((left, upper, left + side, upper + side))
+        return square.resize((size, size), Image.Resampling.LANCZOS)
 
     def _decode_all(self, *, skip: bool) -> None:
         n = sum(map(len, self._parts))
