@@ -143,7 +143,7 @@ class _LeaveParametersUnset(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func.__module__ == "torch.nn.init":
+        if getattr(func, "__module__", None) == "torch.nn.init":  # property getters have none
             tensor = kwargs["tensor"] if "tensor" in kwargs else args[0]
             if isinstance(tensor, nn.Parameter):
                 return tensor
