@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 __all__ = [
+    "PICTURES",
     "WeightsName",
     "device_option",
     "json_option",
+    "out_option",
     "parse_options",
     "quiet_option",
     "seed_option",
     "weights_argument",
 ]
+
+
+#: Endings of the pictures that verbs write.
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class WeightsName(click.types.StringParamType):
@@ -41,19 +51,40 @@ class WeightsName(click.types.StringParamType):
         ]
 
 
+#: The argument ``NAME``: a reference to weights, completed by the shell.
+weights_argument = click.argument("name", type=WeightsName(), metavar="NAME")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print results only.")
 seed_option = click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of all randomness."
 )
 device_option = click.option(
-    "--device", metavar="DEVICE", default=None, help="cpu, cuda, cuda:1, mps; default: the best."
+    "--device",
+    metavar="DEVICE",
+    default=None,
+    help="cpu, cuda, cuda:1, mps. Default: cuda if there is one, else cpu.",
 )
 
 
-def weights_argument(**kwargs: Any) -> Any:
-    """The argument ``NAME``: a reference to weights, completed by the shell."""
-    return click.argument("name", type=WeightsName(), metavar="NAME", **kwargs)
+def out_option(verb: str, *others: str) -> Callable[[_F], _F]:
+    """The option ``--out``: a picture, or a file that ends as one of ``others``.
+
+    The ending is checked before the work and not after it.
+    """
+
+    def check(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+        endings = (*PICTURES, *others)
+        if value is not None and value.suffix.lower() not in endings:
+            raise click.BadParameter(f"{value} must end in one of {' '.join(endings)}")
+        return value
+
+    return click.option(
+        "--out",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        callback=check,
+        help=f"Where to. Default: NAME-{verb}.png here.",
+    )
 
 
 def parse_options(pairs: tuple[str, ...]) -> dict[str, Any]:
