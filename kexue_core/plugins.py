@@ -8,6 +8,7 @@ is at least named while it lasts. This is a guard against accidents, not against
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import operator
@@ -245,10 +246,11 @@ def _load(name: str, found: list[EntryPoint]) -> tuple[PluginRecord, BaseExcepti
                 "Keep one: [project.entry-points.kexue] holds one module a distribution",
             )
         _check_requirement(found[0])
-        with _named_while_slow(name):
+        # What a plugin prints would end up in the middle of a table, or of JSON.
+        with _named_while_slow(name), contextlib.redirect_stdout(sys.stderr):
             module = importlib.import_module(found[0].value)
-        _check_hooks(module)
-        specs, registries = _ask(module, name)
+            _check_hooks(module)
+            specs, registries = _ask(module, name)
     except KeyboardInterrupt:
         raise
     except _Rejected as rejection:
@@ -355,7 +357,12 @@ def _release(version: str) -> tuple[int, ...]:
 
 def _check_hooks(module: ModuleType) -> None:
     """Refuse a module whose hooks would silently never be called."""
-    marked = [name for name, value in vars(module).items() if getattr(value, "kexue_impl", None)]
+    # pluggy's marker is a mapping; anything else is an object that answers to every attribute.
+    marked = [
+        name
+        for name, value in vars(module).items()
+        if isinstance(getattr(value, "kexue_impl", None), dict)
+    ]
     if not marked:
         raise _Rejected(
             f"{module.__name__} implements no hook",
@@ -406,7 +413,9 @@ def _collect(results: list[Any], wanted: type[Any], where: str) -> tuple[Any, ..
                 f"Return or yield {wanted.__name__} objects",
             )
         for value in result:
-            if not isinstance(value, wanted) or type(value) is Spec:
+            if not isinstance(value, wanted) or (
+                isinstance(value, Spec) and value.kind not in KINDS
+            ):
                 raise _Rejected(
                     f"{where} gave {value!r:.60}, which is no {wanted.__name__}",
                     f"Return or yield {wanted.__name__} objects",
@@ -437,7 +446,7 @@ def _diagnose(error: BaseException, module: str, distribution: str) -> Problem:
 
 
 class _named_while_slow:  # noqa: N801 - used as a with-statement's phrase
-    """Name a plugin on stderr while its import takes longer than :data:`SLOW_IMPORT`."""
+    """Name a plugin on stderr while loading it takes longer than :data:`SLOW_IMPORT`."""
 
     def __init__(self, name: str) -> None:
         self.timer = threading.Timer(SLOW_IMPORT, self._say, [name])
@@ -445,7 +454,7 @@ class _named_while_slow:  # noqa: N801 - used as a with-statement's phrase
 
     @staticmethod
     def _say(name: str) -> None:
-        print(f"kexue: {name} is still importing after {SLOW_IMPORT:.0f} s", file=sys.stderr)
+        print(f"kexue: {name} is still loading after {SLOW_IMPORT:.0f} s", file=sys.stderr)
 
     def __enter__(self) -> None:
         self.timer.start()

@@ -111,8 +111,8 @@ def _plugins() -> Iterator[Check]:
             detail = f"{record.version}, declares {len(record.specs)}, {record.seconds:.2f} s"
             yield Check("plugins", record.distribution, "ok", detail)
         for problem in record.problems:
-            state: Literal["warning", "broken"] = "broken" if problem.fatal else "warning"
-            yield Check("plugins", record.distribution, state, problem.cause, problem.fix)
+            # Slow ones count too: they make every command slow, and someone has to be told.
+            yield Check("plugins", record.distribution, "broken", problem.cause, problem.fix)
     for (kind, name), found in plugins.conflicts().items():
         forms = " or ".join(f"{d.distribution}::{name}" for d in found)
         owners = " and ".join(d.distribution for d in found)

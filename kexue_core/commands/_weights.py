@@ -93,13 +93,13 @@ def mirror_trouble() -> str | None:
 
 
 def broken_plugins() -> str | None:
-    """One line about the broken plugins, or ``None``."""
+    """One line about the plugins that are broken or slow, or ``None``."""
     broken = [
-        f"{record.distribution} ({next(p.cause for p in record.problems if p.fatal)})"
+        f"{record.distribution} ({problem.cause})"
         for record in discover()
-        if record.broken
+        for problem in record.problems[:1]
     ]
-    return _one_line(broken, "plugin is broken", "plugins are broken")
+    return _one_line(broken, "plugin has a problem", "plugins have problems")
 
 
 def registry_trouble(registry: Registry | None = None) -> str | None:

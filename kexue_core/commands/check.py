@@ -25,6 +25,7 @@ __all__ = ["command"]
 @click.pass_context
 def command(
     context: click.Context,
+    *,
     distribution: str,
     only: str,
     names_only: bool,

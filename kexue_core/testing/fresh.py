@@ -48,8 +48,8 @@ def save_and_load(subject: ModelSubject) -> None:
         lines = child.stderr.strip().splitlines() or ["no message"]
         raise CheckFailure(
             f"Loading in a fresh process failed: {lines[-1]}",
-            "Build from the config alone, tie weights in __init__ in every process, and import what "
-            "the class needs in its own module",
+            "Build from the config alone, tie weights in __init__ in every process, "
+            "and import what the class needs in its own module",
         )
     threads = torch.get_num_threads()
     try:

@@ -13,6 +13,7 @@ from them. Large files are served, as by the real Hub, by another host (here: an
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import struct
@@ -111,7 +112,7 @@ class LoopbackHub:
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_UPDATE_CHECK": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1" if token is None else "0",
+            "HF_TOKEN_PATH": os.devnull,
             "NO_PROXY": "127.0.0.1",
         }
         return variables if token is None else {**variables, "HF_TOKEN": token}

@@ -33,6 +33,7 @@ class Scenario:
         outcome: ``recovered``, or the name of the error that must be raised.
         repo: Arguments for the repository: ``private``, ``gated``.
         reference: What is pulled.
+        token: Whether the client is logged in.
         most: Bytes of the large file that may be sent, in sizes of the file; 0 for no bound.
     """
 
@@ -48,6 +49,7 @@ class Scenario:
     ]
     repo: Mapping[str, Any] = field(default_factory=dict)
     reference: str = f"hf:{REPO}"
+    token: bool = False
     most: float = 0.0
 
 
@@ -145,9 +147,13 @@ def _slowness() -> list[Scenario]:
 def _refusals() -> list[Scenario]:
     missing = {"file": _BIG, "method": "HEAD", "status": 404, "error_code": "EntryNotFound"}
     return [
+        Scenario("403: gated, with a token", (), "AccessError", {"gated": True}, token=True),
+        Scenario("private, with a token", (), "recovered", {"private": True}, token=True),
         Scenario("401: private, without a token", (), "AccessError", {"private": True}),
         Scenario("403: gated", (), "AccessError", {"gated": True}),
-        Scenario("404: no such repository", (), "NotFoundError", reference="hf:owner/other"),
+        Scenario(
+            "404: no such repository", (), "NotFoundError", reference="hf:owner/other", token=True
+        ),
         Scenario("404: no such revision", (), "NotFoundError", reference=f"hf:{REPO}@v9"),
         Scenario("404: no such file", (missing,), "NotFoundError"),
     ]
