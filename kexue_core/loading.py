@@ -134,7 +134,7 @@ def as_device(device: torch.device | str | None) -> torch.device:
     try:
         # Making a tensor is the only question that every backend answers truthfully.
         return torch.empty(0, device=device or "cpu").device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(
             f"The device {str(device)!r} cannot be used: {reason}", hint="Try device='cpu'"

@@ -12,6 +12,8 @@ from kexue_core.specs import ModelSpec, SamplerSpec, Spec
 
 __all__ = ["check_options", "choose_sampler"]
 
+_KINDS = {float: "a number", int: "a whole number", bool: "True or False", str: "text"}
+
 
 def choose_sampler(name: str | None, model: ModelSpec, distribution: str) -> SamplerSpec:
     """The sampler of a name, or the first that fits the model.
@@ -84,8 +86,7 @@ def check_options(
             value = float(value)  # noqa: PLW2901 - 1 means 1.0
         if default is not None and type(value) is not type(default):
             raise ConfigError(
-                f"{where}{name} must be a {type(default).__name__} such as {default!r}, "
-                f"not {value!r}",
+                f"{where}{name} must be {_KINDS[type(default)]} such as {default!r}, not {value!r}",
                 hint=sampler.options[name].help,
             )
         checked[name] = value

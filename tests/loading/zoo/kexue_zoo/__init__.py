@@ -1,0 +1,1 @@
+"""A plugin of the tests: one model for every peculiarity that loading must cope with."""
