@@ -3,7 +3,7 @@
 #
 #   PYTHON    interpreter to build the environment with          make test PYTHON=python3.12
 #   PIP_ARGS  passed to every pip install, e.g. an index         make demo PIP_ARGS="--index-url ..."
-#   ARGS      passed on to pytest                                make test ARGS="-k glow"
+#   ARGS      passed on to pytest, the benchmark, the gallery    make test ARGS="-k glow"
 
 PYTHON   ?= python3.11
 VENV     ?= .venv
@@ -17,7 +17,7 @@ PLUGINS  := $(sort $(wildcard plugins/*))
 # One thread a process: the tests start many processes, and torch's threads would fight.
 THREADS  := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test test-slow lint format clean
+.PHONY: setup demo test test-slow bench gallery lint format clean
 
 setup: $(READY)
 
@@ -42,6 +42,16 @@ test: $(READY)
 # What takes minutes: timings, long trainings, exhaustive mutation.
 test-slow: $(READY)
 	$(THREADS) $(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
+
+# Ours beside its peers, which are installed for this alone: benchmarks/results/table.md.
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt --no-build-isolation \
+	    -r benchmarks/requirements.txt
+	$(THREADS) $(BIN)/python benchmarks/run.py $(ARGS)
+
+# Every picture of the documentation, drawn from published weights: docs/images.
+gallery: $(READY)
+	$(THREADS) $(BIN)/python docs/make_gallery.py $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
