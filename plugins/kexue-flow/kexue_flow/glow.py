@@ -106,7 +106,7 @@ def dequantize(x: Tensor, noise: Tensor, bits: int) -> Tensor:
     The result is real-valued in [0, 1]; log p of it is below the log-probability of the bin on
     average [1, eq 2], so a density cannot win by putting infinite peaks on the pixel values.
     """
-    bins = 2**bits
+    bins = 1 << bits
     levels: Tensor = (x * 255).round().div(256 // bins, rounding_mode="floor")
     return (levels + noise) / bins
 

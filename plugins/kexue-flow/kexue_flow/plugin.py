@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kexue_core import ModelSpec, RecipeSpec, hookimpl
+from kexue_core import LossSpec, ModelSpec, RecipeSpec, hookimpl
 from kexue_core.specs import Spec
 
 
 @hookimpl
 def kexue_components() -> Iterator[Spec]:
-    """Declare the models and recipes."""
+    """Declare the models, losses and recipes."""
     yield ModelSpec(
         name="glow",
         factory="kexue_flow.glow:Glow",
@@ -21,6 +21,14 @@ def kexue_components() -> Iterator[Spec]:
         capabilities=("latent", "density"),
         tiny={"size": 4, "levels": 2, "steps": 2, "hidden": 8},
         float32=("*.actnorm.*", "*.mixing.*", "*.prior.*", "*.bias", "*.logs"),
+    )
+    yield LossSpec(
+        name="flow-nll",
+        factory="kexue_flow.losses:FlowNLL",
+        example="kexue_flow.losses:flow_nll_example",
+        summary="Negative log-likelihood in bits a dimension",
+        post=5776,
+        papers=("1807.03039",),
     )
     yield RecipeSpec(
         name="glow-celeba",
