@@ -22,27 +22,16 @@ import kexue_core as kexue
 from kexue_core.errors import UnsupportedError
 from kexue_core.experiments import Curve, Experiment, Results, RunContext, Verdict
 from kexue_core.images import grid
+from kexue_core.latents import slerp
 from kexue_core.training.records import ResultRecord, device_name, versions
 from kexue_core.training.seeding import derive
 from kexue_flow.glow import Glow
 
-__all__ = ["Interpolation", "Temperature", "great_circle"]
+__all__ = ["Interpolation", "Temperature"]
 
 #: Images that a figure is measured on; a full run of either takes a minute or two on one core.
 IMAGES, QUICK_IMAGES = 64, 8
 BATCH = 16
-
-
-def great_circle(
-    start: Sequence[Tensor], end: Sequence[Tensor], points: int
-) -> list[tuple[Tensor, ...]]:
-    """Latents cos(a) start + sin(a) end, a from 0 to pi / 2: each is distributed as the ends are.
-
-    Half-way along a straight line the deviation would be 0.71 of the ends', another temperature.
-    """
-    angles = torch.linspace(0, torch.pi / 2, points).tolist()
-    cosines = [(torch.tensor(a).cos().item(), torch.tensor(a).sin().item()) for a in angles]
-    return [tuple(c * a + s * b for a, b in zip(start, end, strict=True)) for c, s in cosines]
 
 
 class _Pictures(Experiment):
@@ -199,11 +188,11 @@ class Interpolation(_Pictures):
         latents = [torch.cat(level) for level in zip(*batches, strict=True)]
         paths = []
         for i in range(n):
-            start = [z[2 * i] for z in latents]
-            end = [z[2 * i + 1] for z in latents]
-            points = great_circle(start, end, self.points)
-            stacked = tuple(torch.stack(level) for level in zip(*points, strict=True))
-            paths.append(self._glow.decode(stacked))
+            start = tuple(z[2 * i : 2 * i + 1] for z in latents)
+            end = tuple(z[2 * i + 1 : 2 * i + 2] for z in latents)
+            walk = slerp(start, end, self.points)
+            assert isinstance(walk, tuple)
+            paths.append(self._glow.decode(walk))
         return paths
 
 
