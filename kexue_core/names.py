@@ -21,7 +21,8 @@ from kexue_core.errors import InvalidReferenceError
 __all__ = ["Reference", "check_name", "did_you_mean", "normalize", "parse_reference"]
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+# As git: no `..` and no empty component, which would lead out of the cache's folder of revisions.
+_REVISION = re.compile(r"(?!.*(\.\.|//))[A-Za-z0-9][A-Za-z0-9._/-]*")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 

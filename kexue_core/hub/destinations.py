@@ -178,7 +178,7 @@ def ensure_file(
 
 def place_error(error: OSError, path: Path) -> KexueError:
     """The error for a place that cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return KexueError(
             f"The disk of {path.parent} is full",
             hint="Free some space and run the same command again",

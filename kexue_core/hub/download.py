@@ -23,7 +23,7 @@ from kexue_core.hub.layout import repo_folder
 from kexue_core.hub.network import Patience, check_online
 from kexue_core.hub.parts import parts_of
 from kexue_core.hub.pins import Pin, read_pin, write_pin
-from kexue_core.hub.planning import Plan, follow, pin_error, plan
+from kexue_core.hub.planning import Plan, follow, pin_error, pin_hint, plan
 from kexue_core.hub.receipts import checked_sha256
 from kexue_core.hub.remote import file_source
 from kexue_core.hub.sources import find_here, mirrored_folder
@@ -207,16 +207,26 @@ def _from_hub(each: Plan, copy: Path | None, options: PullOptions, run: Run) -> 
     if copy is None:
         destination = CacheDestination(repo, commit)
         folder = repo.snapshot(commit)
+        # First of all, so that `kexue rm` finds what a pull that fails has placed by then. A
+        # read-only cache that is warm is good enough.
+        with contextlib.suppress(OSError):
+            destination.note_revision(each.revision)
     else:
         destination = FolderDestination(copy, copy / ".kexue")
         folder = copy
     before = run.tally.count
     _check_space(each, repo.blobs if copy is None else copy)
 
+    # What differs from a pin is no accident that another try or mirror would mend.
+    is_pinned = each.unpinned and read_pin(each.repo, each.revision) is not None
+    pinned = pin_hint(each.repo, each.revision) if is_pinned else ""
+
     def job(file: str, known: Expected) -> Job:
         def work(run: Run) -> str:
             assert each.repo is not None
             found = file_source(each.repo, commit, file, known, run)
+            if pinned:
+                found = replace(found, source=replace(found.source, hint=pinned))
             return ensure_file(
                 file, found.key, found.expected, destination, source=lambda: found.source, run=run
             )[1]
@@ -227,10 +237,7 @@ def _from_hub(each: Plan, copy: Path | None, options: PullOptions, run: Run) -> 
     note = ""
     if each.unpinned:
         note = _pin(each, hashes, folder)
-    if isinstance(destination, CacheDestination):
-        with contextlib.suppress(OSError):  # a read-only cache that is warm is good enough
-            destination.note_revision(each.revision)
-    else:
+    if copy is not None:
         shutil.rmtree(folder / ".kexue", ignore_errors=True)
     return Pulled(
         str(each.reference),
@@ -252,7 +259,7 @@ def _pin(each: Plan, hashes: Mapping[str, str], folder: Path) -> str:
     for name, sha256 in hashes.items():
         before = pin.files.get(name) if pin else None
         if before is not None and before.sha256 != sha256:
-            raise pin_error(each.repo, each.revision, name, before.sha256, sha256)
+            raise pin_error(each.repo, each.revision, name, before.sha256, f"sha256 {sha256}")
     files = {n: FileEntry(h, (folder / n).stat().st_size) for n, h in hashes.items()}
     try:
         write_pin(

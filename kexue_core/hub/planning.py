@@ -186,14 +186,21 @@ def _held(repo: str, revision: str, name: str, now: Expected, pin: Pin) -> Expec
     if before is None:
         return now
     if now.sha256 is not None and now.sha256 != before.sha256:
-        raise pin_error(repo, revision, name, before.sha256, now.sha256)
+        raise pin_error(repo, revision, name, before.sha256, f"sha256 {now.sha256}")
+    if now.size is not None and now.size != before.size:
+        raise pin_error(repo, revision, name, before.sha256, f"git sha-1 {now.git_sha1}")
     return Expected(before.size, before.sha256, now.git_sha1)
 
 
 def pin_error(repo: str, revision: str, name: str, before: str, now: str) -> ChecksumMismatch:
-    """The error for a file that is not what it was at the first pull."""
+    """The error for a file that is not what it was at the first pull; ``now`` names its hash."""
     return ChecksumMismatch(
-        f"{name} of hf:{repo}@{revision} has changed: sha256 was {before} at the first pull "
-        f"and is {now} now",
-        hint=f"If that is meant, run `kexue rm hf:{repo}@{revision}` and pull again",
+        f"{name} of hf:{repo}@{revision} has changed: its sha256 was {before} at the first pull "
+        f"and it is {now} now",
+        hint=pin_hint(repo, revision),
     )
+
+
+def pin_hint(repo: str, revision: str) -> str:
+    """How to accept that a pinned revision has changed."""
+    return f"If it is meant to change, run `kexue rm hf:{repo}@{revision}` and pull again"

@@ -290,7 +290,7 @@ def _wrong(part: Part, expected: Expected) -> str | None:
 
 
 def _disk_error(error: OSError, part: Part) -> KexueError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return KexueError(
             f"The disk of {part.path.parent} is full after {part.size} bytes",
             hint="Free some space and run the same command again: it goes on from there",
@@ -318,14 +318,12 @@ def _stream(source: Source, part: Part, expected: Expected, run: Run) -> None:
     timeout = library.Timeout(patience.stall_timeout, connect=patience.connect_timeout, pool=None)
     with get_session().stream("GET", source.url, headers=headers, timeout=timeout) as response:
         if response.status_code == 416:
-            # The part is longer than the file, or as long as the server believes it to be.
-            advance(-part.size)
-            part.reset()
-            raise Transient(f"{source.what}: the server has less than is here")
+            return  # the server has no more than this: judged by the caller
         if response.status_code not in (200, 206):
             raise classify_status(response.status_code, response.headers, source.what)
         total = _start(response, part, source, advance)
         known = expected.size if expected.size is not None else total
+        insists = "Range" in headers and response.status_code == 200 and total is not None
         watch = _Watch(patience)
         for data in _chunks(response):
             if run.stop.is_set():
@@ -336,6 +334,8 @@ def _stream(source: Source, part: Part, expected: Expected, run: Run) -> None:
             watch.see(len(data))
             if known is not None and part.size > known:
                 return  # more than the file has: judged by the caller
+        if insists and part.size == total:
+            return  # the whole file, as the server has it
         if known is not None and part.size < known:
             raise Transient(f"{source.what}: the connection ended at {part.size} of {known} bytes")
 
