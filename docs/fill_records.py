@@ -1,0 +1,112 @@
+"""Write the figures of experiments into the pages, from their reports alone.
+
+    python docs/fill_records.py [--from runs/reproduce] [--check]
+
+``--from`` takes over report.json and plot.png of every experiment that was reproduced there (quick
+runs are left out) into ``results/`` and ``images/``. Then each block
+
+    <!-- record: NAME -->
+    <!-- end record -->
+
+of a page is filled with the verdict and figures of ``results/NAME.json``. ``--check`` changes
+nothing and fails where a page says anything else than its records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+HERE = Path(__file__).parent
+
+BLOCK = re.compile(r"<!-- record: ([a-z0-9-]+) -->\n.*?<!-- end record -->", re.DOTALL)
+
+
+def take_over(source: Path) -> None:
+    """Copy reports and plots of full runs."""
+    for path in sorted(source.glob("*/report.json")):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if report["quick"]:
+            continue
+        name = report["experiment"]
+        for folder in ("results", "images"):
+            (HERE / folder).mkdir(exist_ok=True)
+        shutil.copyfile(path, HERE / "results" / f"{name}.json")
+        shutil.copyfile(path.with_name("plot.png"), HERE / "images" / f"{name}.png")
+
+
+def block(name: str) -> str:
+    """The Markdown of one experiment."""
+    path = HERE / "results" / f"{name}.json"
+    if not path.is_file():
+        return f"No record yet; `kexue reproduce {name}` makes one.\n"
+    report: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    values: dict[tuple[str, str], list[float]] = {}
+    for run in report["runs"]:
+        for record in run["records"]:
+            values.setdefault((run["variant"], record["metric"]), []).append(record["value"])
+    metrics = list(dict.fromkeys(metric for _, metric in values))
+    variants = list(dict.fromkeys(variant for variant, _ in values))
+    record = report["runs"][0]["records"][0]
+    seeds = report["seeds"]
+    lines = [
+        f"*{report['claim']}*: **{report['verdict']}**.",
+        f"Criterion, fixed before the runs: {report['criterion']}.",
+        "",
+        f"| | {' | '.join(metrics)} |",
+        f"|---|{'---:|' * len(metrics)}",
+        *(f"| {v} | {' | '.join(_cell(values[v, m]) for m in metrics)} |" for v in variants),
+        "",
+        *(f"- {reason}" for reason in report["because"]),
+        "",
+        f"![{report['claim']}](images/{name}.png)",
+        "",
+        f"{record['dataset']}, {record['n']:,} of {record['split']}, {seeds} "
+        f"seed{'s (mean and deviation)' if seeds > 1 else ''}; `{report['command']}`; "
+        f"[record](results/{name}.json).",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(values: list[float]) -> str:
+    deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{fmean(values):.3f}{deviation}"
+
+
+def filled(text: str) -> str:
+    """A page with its blocks written anew."""
+    return BLOCK.sub(
+        lambda found: f"<!-- record: {found[1]} -->\n{block(found[1])}<!-- end record -->", text
+    )
+
+
+def main() -> int:
+    """Fill every page; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--from", dest="source", type=Path, metavar="FOLDER")
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    if args.source and not args.check:
+        take_over(args.source)
+    stale = []
+    for page in sorted(HERE.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if (new := filled(text)) == text:
+            continue
+        stale.append(page.name)
+        if not args.check:
+            page.write_text(new, encoding="utf-8")
+    if stale:
+        print(f"{'stale' if args.check else 'written'}: {', '.join(stale)}")
+    return 1 if args.check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
