@@ -51,6 +51,6 @@ def kexue_components() -> Iterator[Spec]:
         factory="kexue_flow.recipes:GlowFashion",
         model="glow",
         data="zalando-datasets/fashion_mnist",
-        summary="28x28 Fashion-MNIST at 8 bits, K12 L2 h96",
+        summary="28x28 Fashion-MNIST at 8 bits, K8 L2 h96",
         post=5807,
     )

@@ -96,12 +96,12 @@ class GlowCelebA32Config(GlowCelebAConfig):
 class GlowFashionConfig(GlowCelebAConfig):
     """28x28 grey images at their full 8 bits, two levels, no padding."""
 
-    steps: int = 8_000
+    steps: int = 6_000
     size: int = 28
     channels: int = 1
     bits: int = 8
     levels: int = 2
-    depth: int = 12
+    depth: int = 8
     hidden: int = 96
     flip: bool = False
 
