@@ -85,8 +85,9 @@ def command(
 
     The folder of the run gets checkpoints, previews, log.jsonl, TensorBoard files, result records
     and, at the end or when time is up, a folder of weights. The same command goes on where a
-    stopped run was, bit for bit. Ctrl-C saves first. `kexue list --kind recipe` shows recipes,
-    and an unknown --set key those that there are. On several GPUs: torchrun (below).
+    stopped run was; on the CPU the weights are the same bit for bit. Ctrl-C saves first.
+    `kexue list --kind recipe` shows recipes, and an unknown --set key those that there are.
+    On several GPUs: torchrun (below).
 
     \b
     Examples:

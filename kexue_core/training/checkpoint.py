@@ -111,7 +111,6 @@ class Checkpoints:
         self,
         modules: Mapping[str, nn.Module],
         optimizers: Mapping[str, torch.optim.Optimizer],
-        device: torch.device,
     ) -> int:
         """Load the newest checkpoint that is whole, and return its step; 0 where there is none.
 
@@ -125,7 +124,7 @@ class Checkpoints:
                 state = json.loads((path / _STATE).read_text(encoding="utf-8"))
                 if sha256_of(path / _TENSORS) != state["sha256"]:
                     raise ValueError(f"{path / _TENSORS} does not match its sha256")
-                tensors = load_file(path / _TENSORS, device=str(device))
+                tensors = load_file(path / _TENSORS)  # load_state_dict moves them
             except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
                 problems.append(f"{path}: {error}")
                 continue

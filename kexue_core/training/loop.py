@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import shutil
 import signal
 import sys
 import threading
@@ -75,7 +76,9 @@ def train(
 ) -> Path:
     """Run a recipe to its end, or as far as time allows, and write the weights.
 
-    The same arguments go on with a run that was stopped, and lead to the same weights.
+    The same arguments go on with a run that was stopped, and lead to the same weights: bit for bit
+    on the CPU with the same number of threads; on a GPU as far as its kernels are deterministic;
+    with another number of processes up to rounding.
 
     Args:
         recipe: The recipe, with its config.
@@ -188,6 +191,8 @@ class _Run:
             wanted = describe(recipe, name, self.data, seed=seed, source=source)
             open_run(folder, wanted, resume=resume)
             self.checkpoints.clean()
+            for leftover in folder.glob(".weights*"):  # of a process killed while publishing
+                shutil.rmtree(leftover, ignore_errors=True)
         accelerator.wait_for_everyone()
 
         seed_everything(derive(seed, "build"))
@@ -198,7 +203,7 @@ class _Run:
                 group.setdefault("initial_lr", group["lr"])
         self.average = MovingAverage(self.bare["model"], recipe.config.ema)
         self.context = LoopContext(accelerator, seed, self.steps, self.optimizers)
-        self.done = self.checkpoints.restore(self._saved(), self.optimizers, accelerator.device)
+        self.done = self.checkpoints.restore(self._saved(), self.optimizers)
         if self.done == 0 and recipe.start_samples:
             self.context.begin_start()
             batch = self._to_device(self.data.batch(self.order.take(0, recipe.start_samples)))
@@ -228,6 +233,8 @@ class _Run:
                     )
                 batches = stack.enter_context(Prefetch(self._fetch, self.done, self.steps))
                 self.saved_at = time.monotonic()
+                for module in self.modules.values():
+                    module.train()
                 while self.done < self.steps and not stop:
                     self._log(self._step(self._to_device(batches.take())))
                     late = _OUT_OF_TIME if time.monotonic() > deadline else 0
@@ -252,8 +259,6 @@ class _Run:
 
     def _step(self, batch: Batch) -> Mapping[str, torch.Tensor]:
         step = self.done
-        for module in self.modules.values():
-            module.train()
         scale = self.recipe.learning_rate_scale(step)
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
@@ -327,6 +332,8 @@ class _Run:
                 path = self.folder / "previews" / f"step-{self.done:08d}.png"
                 path.parent.mkdir(exist_ok=True)
                 grid(images).save(path)
+        if not self.average.decay:  # it is the model that is trained
+            model.train()
 
     def _saved(self) -> dict[str, nn.Module]:
         averaged = {"average": self.average.module} if self.average.decay else {}

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from kexue_core.errors import TrainingError
 from kexue_core.training.checkpoint import Checkpoints, flatten, unflatten
 
-CPU = torch.device("cpu")
 floats = st.floats(allow_nan=False)
 leaves = st.none() | st.booleans() | st.integers() | floats | st.text(max_size=5)
 trees = st.recursive(
@@ -66,7 +65,7 @@ def test_modules_and_optimisers_come_back_bit_for_bit(
     model, optimizer = trained(kind)
     Checkpoints(tmp_path).save(3, {"model": model}, {"o": optimizer})
     other, fresh = trained(kind, steps=0)
-    assert Checkpoints(tmp_path).restore({"model": other}, {"o": fresh}, CPU) == 3
+    assert Checkpoints(tmp_path).restore({"model": other}, {"o": fresh}) == 3
     for key, value in model.state_dict().items():
         assert torch.equal(other.state_dict()[key], value), key
     old, new = optimizer.state_dict(), fresh.state_dict()
@@ -83,7 +82,7 @@ def test_tied_weights_stay_tied(tmp_path: Path) -> None:
 
     model, other = tied(), tied()
     Checkpoints(tmp_path).save(1, {"model": model}, {})
-    Checkpoints(tmp_path).restore({"model": other}, {}, CPU)
+    Checkpoints(tmp_path).restore({"model": other}, {})
     assert torch.equal(other[0].weight, model[0].weight)
     assert other[1].weight is other[0].weight
 
@@ -113,7 +112,7 @@ def test_half_written_and_damaged_checkpoints_are_passed_over(tmp_path: Path) ->
     raw[-1] ^= 1  # one bit
     newest.write_bytes(bytes(raw))
     (tmp_path / ".partial-step-00000015").mkdir()
-    assert checkpoints.restore({"model": model}, {}, CPU) == 5
+    assert checkpoints.restore({"model": model}, {}) == 5
     assert torch.equal(model.weight, good)
     checkpoints.clean()
     assert not list(tmp_path.glob(".partial-*"))
@@ -123,11 +122,11 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(5, {"model": nn.Linear(2, 2)}, {})
     with pytest.raises(TrainingError, match="step-00000005 does not fit"):
-        checkpoints.restore({"model": nn.Linear(3, 2)}, {}, CPU)
+        checkpoints.restore({"model": nn.Linear(3, 2)}, {})
 
 
 def test_no_checkpoint_that_can_be_read_is_an_error_not_a_fresh_start(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     (checkpoints.save(5, {"model": nn.Linear(2, 2)}, {}) / "state.json").write_text("{")
     with pytest.raises(TrainingError, match="No checkpoint can be read"):
-        checkpoints.restore({"model": nn.Linear(2, 2)}, {}, CPU)
+        checkpoints.restore({"model": nn.Linear(2, 2)}, {})

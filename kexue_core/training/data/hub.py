@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,7 @@ def open_hub(source: str, split: Split) -> RawImages:
         DataError: There is no such data set, split or image column.
         NetworkError: The Hub cannot be reached and the data is not in the cache.
     """
-    import datasets
-
+    datasets = _datasets()
     name, _, configuration = source.partition(":")
     try:
         loaded = datasets.load_dataset(name, configuration or None)
@@ -63,8 +63,7 @@ def open_parquet(source: Path, split: Split) -> RawImages:
     Raises:
         DataError: A file is broken, or there is no such split or image column.
     """
-    import datasets
-
+    datasets = _datasets()
     files = [source] if source.is_file() else sorted(source.rglob("*.parquet"))
     by_split: dict[str, list[str]] = {}
     for path in files:
@@ -116,6 +115,14 @@ def _raw(table: Any, source: str, name: str, identity: str) -> RawImages:
         where=lambda i: f"{source}[{i}]",
         labels=np.asarray(table[classes[0]], dtype=np.int64) if classes else None,
     )
+
+
+def _datasets() -> Any:
+    import datasets
+
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    return datasets
 
 
 def _line(error: BaseException) -> str:
