@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kexue_core.training.recipe import Card
     from kexue_core.training.records import ResultRecord
 
-__all__ = ["build_card"]
+__all__ = ["build_card", "model_index"]
 
 _PAGE = """\
 ---
@@ -54,6 +54,7 @@ model = kexue.load("file:path/to/this/folder")
 | | |
 |---|---|
 | model | `{model}` of `{distribution}` |
+| data | {trained_on} |
 | steps | {steps} |
 | seed | {seed} |
 | settings | `{config}` |
@@ -79,6 +80,7 @@ def build_card(
     seed: int,
     steps: int,
     command: str,
+    trained_on: str,
     records: Sequence[ResultRecord],
 ) -> str:
     """The ``README.md`` of a folder of weights, with the Hub's metadata on top.
@@ -92,6 +94,7 @@ def build_card(
         seed: Seed of the run.
         steps: Steps that were done; may be fewer than ``config["steps"]``.
         command: Command line of the run.
+        trained_on: Name, split, size and fingerprint of the training data.
         records: Every figure that the card shows.
     """
     planned = config["steps"]
@@ -105,6 +108,7 @@ def build_card(
         data=card.data,
         terms=card.terms,
         model=spec.name,
+        trained_on=trained_on,
         steps=f"{steps:,}" + (f" of {planned:,} planned" if steps < planned else ""),
         seed=seed,
         config=json.dumps(dict(config), ensure_ascii=False),
@@ -126,16 +130,29 @@ def _metadata(card: Card, name: str, spec: ModelSpec, records: Sequence[ResultRe
         metadata["license_name"] = card.license.removeprefix("LicenseRef-").lower()
     metadata["tags"] = ["kexue", spec.name]
     if records:
-        results = [
-            {
-                "task": {"type": spec.capabilities[0] if spec.capabilities else spec.name},
-                "dataset": {"type": _slug(r.dataset), "name": r.dataset, "split": r.split},
-                "metrics": [{"type": r.metric, "value": r.value}],
-            }
-            for r in records
-        ]
-        metadata["model-index"] = [{"name": name, "results": results}]
+        metadata["model-index"] = model_index(name, spec, records)
     return yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
+
+
+def model_index(
+    name: str, spec: ModelSpec, records: Sequence[ResultRecord]
+) -> list[dict[str, Any]]:
+    """Results as the Hub shows them beside a model.
+
+    Args:
+        name: Name of the weights.
+        spec: The model; its first capability is the task.
+        records: What was measured.
+    """
+    results = [
+        {
+            "task": {"type": spec.capabilities[0] if spec.capabilities else spec.name},
+            "dataset": {"type": _slug(r.dataset), "name": r.dataset, "split": r.split},
+            "metrics": [{"type": r.metric, "value": r.value}],
+        }
+        for r in records
+    ]
+    return [{"name": name, "results": results}]
 
 
 def _results(records: Sequence[ResultRecord]) -> str:

@@ -16,9 +16,10 @@ from kexue_core.errors import KexueError
 from kexue_core.hub.layout import COMMIT, RepoFolder
 from kexue_core.hub.locks import FileLock
 from kexue_core.hub.network import Interrupted
+from kexue_core.hub.part import Part
 from kexue_core.hub.parts import move_aside
 from kexue_core.hub.receipts import checked_sha256, git_sha1, write_receipt
-from kexue_core.hub.transfer import Expected, Part, Run, Source, fetch
+from kexue_core.hub.transfer import Expected, Run, Source, fetch
 
 __all__ = ["CacheDestination", "Destination", "FolderDestination", "ensure_file", "is_good"]
 

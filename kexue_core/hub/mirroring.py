@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from kexue_core.errors import KexueError, VerificationError
+from kexue_core.folder import CARD_FILE
 from kexue_core.hub.receipts import hash_file
 from kexue_core.hub.registry_file import read_entry, write_entry
 from kexue_core.hub.stanza import describe
 from kexue_core.names import check_name
 from kexue_core.registry import CORE_REGISTRY, MIRROR_MARKER
 
-__all__ = ["Mirrored", "push_to_mirror"]
+__all__ = ["Mirrored", "check_loads", "push_to_mirror"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +71,12 @@ def push_to_mirror(
     folder, mirror = folder.resolve(), mirror.resolve()
     name = check_name(name or folder.name)
     target = mirror / name
-    entry = describe(folder, earlier=read_entry(registry, name), given=given or {})
+    described = describe(folder, name, earlier=read_entry(registry, name), given=given or {})
+    entry = described.entry
     check_loads(folder)
     if not dry_run:
         try:
-            _copy(folder, target, entry["files"])
+            _copy(folder, target, entry["files"], described.card)
         except OSError as error:
             raise KexueError(f"{target} was not written: {error.strerror or error}") from error
         write_entry(registry, name, entry)
@@ -93,20 +95,25 @@ def check_loads(folder: Path) -> None:
     load(f"file:{folder}", device="cpu")
 
 
-def _copy(folder: Path, target: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+def _copy(folder: Path, target: Path, files: Mapping[str, Mapping[str, Any]], card: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     marker = target.parent / MIRROR_MARKER
     if not marker.exists():
         about = "A mirror of kexue weights: one folder a name"
         marker.write_text(f"{json.dumps({'format': 1, 'about': about})}\n", encoding="utf-8")
     if target == folder:
+        if (folder / CARD_FILE).read_bytes() != card:
+            (folder / CARD_FILE).write_bytes(card)
         return
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     old = fresh.with_suffix(".old")
     try:
         for name, expected in files.items():
             (fresh / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / name, fresh / name)
+            if name == CARD_FILE:
+                (fresh / name).write_bytes(card)
+            else:
+                shutil.copyfile(folder / name, fresh / name)
             if hash_file(fresh / name) != expected["sha256"]:
                 raise VerificationError(
                     f"{folder / name} changed while it was copied", hint="Run the push again"

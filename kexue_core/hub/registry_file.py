@@ -76,9 +76,8 @@ def write_entry(path: Path, name: str, entry: Mapping[str, Any]) -> None:
     text = _read(path)
     before = _content(text, path)
     fresh = _splice(text, name, render_entry(name, entry))
-    after = _content(fresh, path)
-    expected = {**(before.get("weights") or {}), name: dict(entry)}
-    if after != {**before, "weights": expected}:
+    expected = {**before, "weights": {**(before.get("weights") or {}), name: dict(entry)}}
+    if _parsed(fresh) != expected:
         raise RegistryError(
             f"{path} is laid out in a way that kexue cannot edit",
             hint="Indent the entries under `weights:` by two blanks, one after the other",
@@ -145,10 +144,14 @@ def _read(path: Path) -> str:
 
 
 def _content(text: str, path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RegistryError(f"{path} is no YAML", hint="Correct it") from error
+    content = _parsed(text)
     if not isinstance(content, dict):
-        raise RegistryError(f"{path} holds no mapping", hint="It must begin with `format: 1`")
+        raise RegistryError(f"{path} holds no YAML mapping", hint="Begin it with `format: 1`")
     return content
+
+
+def _parsed(text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from kexue_core.cards import model_index
 from kexue_core.errors import NotFoundError, PluginError, WeightsFormatError
 from kexue_core.folder import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, WeightsConfig
 from kexue_core.hub.files import safe_name
@@ -16,7 +20,7 @@ from kexue_core.plugins import discover
 from kexue_core.specs import ModelSpec
 from kexue_core.training.records import ResultRecord, read_records
 
-__all__ = ["RESULTS_FILE", "describe", "published_files", "read_card", "records_of"]
+__all__ = ["RESULTS_FILE", "Described", "describe", "published_files", "read_card", "split_card"]
 
 # How an entry reads best: what it is, where it is, what it needs, what a machine measured.
 _ORDER = (
@@ -92,56 +96,98 @@ def split_card(text: str) -> tuple[dict[str, Any] | None, str]:
     return (metadata, body) if isinstance(metadata, dict) else (None, text)
 
 
-def records_of(folder: Path, sha256: str) -> list[ResultRecord]:
-    """The result records of a folder that were measured on this very file of weights.
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A folder of weights, ready to be published.
 
-    Raises:
-        DataError: ``results.jsonl`` holds something else.
+    Attributes:
+        entry: What the registry says of it.
+        card: ``README.md`` with the results in its metadata, as bytes: the one file that may
+            differ from the folder's own.
     """
-    return [r for r in read_records(folder / RESULTS_FILE) if r.weights == sha256]
+
+    entry: dict[str, Any]
+    card: bytes
 
 
 def describe(
-    folder: Path, *, earlier: Mapping[str, Any], given: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The registry's entry for a folder of weights.
+    folder: Path, name: str, *, earlier: Mapping[str, Any], given: Mapping[str, Any]
+) -> Described:
+    """The registry's entry for a folder of weights, and its card with the results.
 
     Args:
         folder: The folder.
-        earlier: The entry so far; what a person wrote there (summary, parts, aliases) stays.
+        name: Name of the weights.
+        earlier: The entry so far: what a person wrote there (summary, parts, aliases) stays, and
+            results that were measured on this very file.
         given: Values from the command line, which win over everything.
 
     Raises:
         WeightsFormatError: See :func:`published_files` and :func:`read_card`.
         PluginError: The plugin that declares the model is not installed.
+        DataError: ``results.jsonl`` holds something else than records.
     """
     names = published_files(folder)
-    card = read_card(folder)
+    metadata = read_card(folder)
     config = WeightsConfig.read(folder)
+    spec = _spec(config)
+    weights = hash_file(folder / WEIGHTS_FILE)
+    records = _records(folder, weights, earlier)
+    card = _card(folder, name, spec, records)
     files = {
-        name: {"sha256": hash_file(folder / name), "size": (folder / name).stat().st_size}
-        for name in names
+        file: {"sha256": hash_file(folder / file), "size": (folder / file).stat().st_size}
+        for file in names
+        if file != CARD_FILE
     }
-    records = records_of(folder, str(files[WEIGHTS_FILE]["sha256"]))
+    files[CARD_FILE] = {"sha256": hashlib.sha256(card).hexdigest(), "size": len(card)}
     entry: dict[str, Any] = {
         "plugin": config.plugin,
         "model": config.model,
-        "capabilities": list(_verbs(config)),
+        "capabilities": list(spec.verbs),
         "summary": earlier.get("summary") or _summary(folder),
-        "license": earlier.get("license") or _license(card),
+        "license": earlier.get("license") or _license(metadata),
         "dataset": earlier.get("dataset") or (records[0].dataset if records else None),
-        "repo": None,
         "status": "unpublished",
         "requires": list(config.requires),
-        "files": files,
+        "files": {file: files[file] for file in sorted(files)},
         "results": [record.to_dict() for record in records],
     }
+    if earlier.get("files") == entry["files"]:  # the same bytes: they are where they were
+        entry |= {k: earlier[k] for k in ("repo", "revision", "status") if k in earlier}
     kept = {k: earlier[k] for k in ("parts", "aliases", "deprecated") if k in earlier}
     merged = {**entry, **kept, **{k: v for k, v in given.items() if v is not None}}
-    return {k: merged[k] for k in _ORDER if merged.get(k) not in (None, [], ())}
+    return Described({k: merged[k] for k in _ORDER if merged.get(k) not in (None, [], ())}, card)
 
 
-def _verbs(config: WeightsConfig) -> Sequence[str]:
+def _records(folder: Path, sha256: str, earlier: Mapping[str, Any]) -> list[ResultRecord]:
+    """What was measured on this very file of weights; of the same measurement the latest."""
+    known = [ResultRecord.from_dict(r) for r in earlier.get("results") or []]
+    latest: dict[str, ResultRecord] = {}
+    for record in [*known, *read_records(folder / RESULTS_FILE)]:
+        if record.weights == sha256:
+            plain = record.to_dict()
+            same = {
+                k: plain.get(k) for k in ("metric", "dataset", "split", "n", "seed", "settings")
+            }
+            latest[json.dumps(same, sort_keys=True)] = record
+    return list(latest.values())
+
+
+def _card(folder: Path, name: str, spec: ModelSpec, records: Sequence[ResultRecord]) -> bytes:
+    text = (folder / CARD_FILE).read_text(encoding="utf-8")
+    metadata, body = split_card(text)
+    assert metadata is not None  # read_card has looked
+    index = model_index(name, spec, records) if records else None
+    if metadata.get("model-index") == index:
+        return text.encode()  # as its author wrote it
+    metadata.pop("model-index", None)
+    if index:
+        metadata["model-index"] = index
+    top = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
+    return f"---\n{top}---\n{body}".encode()
+
+
+def _spec(config: WeightsConfig) -> ModelSpec:
     try:
         spec = discover().find("model", config.model, config.plugin).spec
     except NotFoundError as error:
@@ -150,7 +196,7 @@ def _verbs(config: WeightsConfig) -> Sequence[str]:
             hint=f"Run: kexue install {config.plugin}",
         ) from error
     assert isinstance(spec, ModelSpec)
-    return spec.verbs
+    return spec
 
 
 def _license(card: Mapping[str, Any]) -> str:

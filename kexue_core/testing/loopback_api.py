@@ -159,7 +159,7 @@ def _commit(request: Question, name: str, branch: str) -> Answer:
     repo = _repo(request, name)
     if repo is None or request.user is None:
         return _not_found("RepoNotFound")
-    files: dict[str, Blob] = {}
+    files: dict[str, Blob | None] = {}
     for line in request.body.splitlines():
         item = json.loads(line)
         value: dict[str, Any] = item["value"]
@@ -169,6 +169,8 @@ def _commit(request: Question, name: str, branch: str) -> Answer:
             if value["oid"] not in request.store.objects:
                 return 400, {"error": f"{value['oid']} was not uploaded"}, {}
             files[value["path"]] = Blob(request.store.objects[value["oid"]], large=True)
+        elif item["key"] == "deletedFile":
+            files[value["path"]] = None
     with request.store.lock:
         commit = repo.commit(files, branch=branch)
     url = f"{request.base}/{name}/commit/{commit}"

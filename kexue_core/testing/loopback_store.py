@@ -86,9 +86,10 @@ class Repo:
     commits: dict[str, dict[str, Blob]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
 
-    def commit(self, files: Mapping[str, Blob], *, branch: str = "main") -> str:
-        """Add a commit on top of a branch; files that it does not name stay."""
-        tree = {**self.commits.get(self.refs.get(branch, ""), {}), **files}
+    def commit(self, files: Mapping[str, Blob | None], *, branch: str = "main") -> str:
+        """Add a commit on top of a branch; files that it does not name stay, ``None`` goes."""
+        merged = {**self.commits.get(self.refs.get(branch, ""), {}), **files}
+        tree = {path: blob for path, blob in merged.items() if blob is not None}
         digest = hashlib.sha1(usedforsecurity=False)
         digest.update(f"{self.name} {self.refs.get(branch)} {len(self.commits)}".encode())
         for path in sorted(tree):

@@ -1,0 +1,1 @@
+"""A plugin with one small model and one adapter."""
