@@ -47,7 +47,7 @@ PREVIEW_TEMPERATURE = 0.7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GlowCelebAConfig(RecipeConfig):
-    """Settings of a Glow's training; the defaults are the 6.6M-parameter model of 64x64 faces.
+    """Settings of a Glow's training; the defaults are the 6.4M-parameter model of 64x64 faces.
 
     Attributes:
         size: Side of the images in pixels.

@@ -257,19 +257,29 @@ def test_inverse(options):
         assert (flat(model.transform(model.inverse(noise))[0]) - flat(noise)).abs().max() < 1e-10
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
 @pytest.mark.parametrize(("dtype", "bar"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
-def test_inverse_of_a_deep_model(dtype, bar):
+def test_inverse_of_a_deep_model(dtype, bar, device):
     torch.manual_seed(0)
     model = Glow(GlowConfig(size=16, levels=3, steps=16, hidden=32)).to(dtype).eval()
     x = images(model, 8, dtype)
     model.initialize(x)
     perturb(model, 0.01)
+    model, x = model.to(device), x.to(device)
     with torch.no_grad():
         latents, log_det = model.transform(x)
         assert (model.inverse(latents) - x).abs().max() < bar
         assert flat(latents).abs().max() < 100  # the perturbed model is still a reasonable one
         assert log_det.isfinite().all()
         assert (model.decode(model.to_latent(x)) - x).abs().max() < bar
+
+
+def test_convolutions_on_a_gpu_are_not_rounded_to_tf32():
+    before = torch.backends.cudnn.conv.fp32_precision
+    with module._ieee_convolutions():
+        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+    assert torch.backends.cudnn.conv.fp32_precision == before
+    assert isinstance(torch.backends.cudnn.allow_tf32, bool)  # the old switch still works
 
 
 def extreme(model: Glow) -> Glow:
