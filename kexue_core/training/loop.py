@@ -130,6 +130,7 @@ def train(
                 model,
                 folder=folder,
                 name=name,
+                training=run.data,
                 validation=run.validation,
                 seed=seed,
                 steps=run.done,

@@ -38,6 +38,7 @@ def publish(
     *,
     folder: Path,
     name: str,
+    training: Dataset,
     validation: Dataset,
     seed: int,
     steps: int,
@@ -104,6 +105,8 @@ def publish(
         seed=seed,
         steps=steps,
         command=command,
+        trained_on=f"{training.name}, train: {len(training):,} samples, "
+        f"sha256 `{training.fingerprint}`",
         records=records,
     )
     write(folder / "weights", card, records)

@@ -115,6 +115,7 @@ def card(*records: ResultRecord, **changes: Any) -> str:
         "seed": 7,
         "steps": 60,
         "command": "kexue train glow-celeba | tee log",
+        "trained_on": "CelebA (64x64), train: 15,718 samples, sha256 `cd`",
         "records": records,
     }
     return build_card(changes.pop("card", CARD), **{**given, **changes})
@@ -124,7 +125,14 @@ def test_a_card_says_what_a_reader_must_know() -> None:
     text = card(record())
     for told in (
         *(CARD.summary, CARD.data, CARD.terms, CARD.limits),
-        *("60 of 100 planned", "| seed | 7 |", '"size": 64', "ab" * 32, "torch 2.13.0"),
+        *(
+            "60 of 100 planned",
+            "| seed | 7 |",
+            '"size": 64',
+            "ab" * 32,
+            "torch 2.13.0",
+            "15,718 samples",
+        ),
         *(
             "https://kexue.fm/archives/5807",
             "https://arxiv.org/abs/1807.1",
