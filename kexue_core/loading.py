@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,7 +76,8 @@ def load_folder(
     path = folder / WEIGHTS_FILE
     entries = read_header(path)
     spec, _ = find_model(config.model, config.plugin)
-    module = build_empty(spec, config.config)
+    elements = sum(math.prod(entry.shape) for entry in entries.values())
+    module = build_empty(spec, config.config, elements=elements)
     groups = shared_names(module)
     _check_fits(path, entries, groups, spec.name)
     state = _read_state(path, entries, groups, mmap=mmap, device=place, dtype=wanted)
@@ -85,7 +87,8 @@ def load_folder(
         raise WeightsFormatError(
             f"{path} does not fit {spec.name}: {' '.join(str(error).split())}"
         ) from error
-    fill_leftovers(module, spec, config.config, device=place, dtype=wanted)
+    built = {id(tensor) for _, tensor in groups}
+    fill_leftovers(module, spec, config.config, state, built, device=place, dtype=wanted)
     if isinstance(module, Assets):
         _load_assets(module, folder, spec.name)
     return module.eval()

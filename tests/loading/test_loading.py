@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from kexue_core import building
 from kexue_core.api import create
 from kexue_core.errors import (
     ConfigError,
@@ -28,6 +29,13 @@ from kexue_core.loading import load_folder
 from kexue_core.saving import save_folder
 
 Mixed = tuple[nn.Module, Path]
+
+
+@pytest.fixture(params=["small", "large"], autouse=True)
+def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test twice: constructors of small models run for real, those of large ones on meta."""
+    if request.param == "large":
+        monkeypatch.setattr(building, "SMALL", -1)
 
 
 def same(a: nn.Module, b: nn.Module) -> None:
@@ -63,6 +71,18 @@ def test_saved_is_loaded(mixed: Mixed, mmap: bool) -> None:
     assert type(loaded) is type(model)
     assert loaded.config == model.config
     assert not any(module.training for module in loaded.modules())
+
+
+def test_building_leaves_layers_unfilled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random numbers that a file overwrites are most of the time of a usual load."""
+    folder = save_folder(tmp_path / "mixed", create("mixed"))
+
+    def draw(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a parameter was filled")
+
+    monkeypatch.setattr(torch.Tensor, "uniform_", draw)
+    monkeypatch.setattr(torch.Tensor, "normal_", draw)
+    load_folder(folder)
 
 
 def test_saved_is_loaded_bit_for_bit_in_a_fresh_process(mixed: Mixed) -> None:
@@ -178,6 +198,12 @@ def test_what_the_state_dict_does_not_hold_is_computed_again(tmp_path: Path) -> 
     assert half.sines.dtype == half.plain.dtype == torch.float16
     assert half.counts.dtype == torch.int64
     half(torch.zeros(2, 4, dtype=torch.float16))
+
+
+def test_parameters_that_assigning_would_leave_behind(tmp_path: Path) -> None:
+    folder = save_folder(tmp_path / "hoarding", create("hoarding"))
+    with pytest.raises(PluginError, match=r"hoarding keeps parameters or buffers in a plain list"):
+        load_folder(folder)
 
 
 def test_constructors_that_look_at_values(tmp_path: Path) -> None:

@@ -81,6 +81,15 @@ class Computed(Configured):
         return self.linear(x) + self.sines[: self.config.width]
 
 
+class Hoarding(Configured):
+    """Keeps a parameter where torch does not see it."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.linear = nn.Linear(2, 2)
+        self.hoard = [self.linear.weight]
+
+
 class Peeking(Configured):
     """A constructor that looks at values, which meta tensors do not have."""
 

@@ -20,6 +20,7 @@ def kexue_components() -> Iterator[Spec]:
     yield _model("tied", "Tied")
     yield _model("shared", "Shared")
     yield _model("computed", "Computed")
+    yield _model("hoarding", "Hoarding")
     yield _model("peeking", "Peeking")
     yield _model("refusing", "Refusing")
     yield _model("failing", "Failing")
