@@ -225,19 +225,23 @@ class RecipeSpec(Spec):
         factory: A :class:`kexue_core.training.Recipe` subclass.
         model: Name of the model it trains, declared by the same distribution.
         data: Name of a public data set on the Hub, so that a stranger can run the recipe.
+        weights: Name that the weights are published under, ``None`` for the recipe's own. Several
+            recipes may train the same weights at several sizes.
     """
 
     model: str
     data: str | None = None
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         super(RecipeSpec, self).__post_init__()
-        try:
-            check_name(self.model)
-        except InvalidReferenceError as error:
-            raise InvalidSpecError(
-                f"RecipeSpec {self.name!r}: model: {error.message}", hint=error.hint
-            ) from None
+        for key, name in (("model", self.model), ("weights", self.weights or self.name)):
+            try:
+                check_name(name)
+            except InvalidReferenceError as error:
+                raise InvalidSpecError(
+                    f"RecipeSpec {self.name!r}: {key}: {error.message}", hint=error.hint
+                ) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,6 +118,7 @@ def command(
             recipe,
             name=spec.name,
             model=model,
+            weights=spec.weights,
             data=data,
             out=out,
             seed=seed,

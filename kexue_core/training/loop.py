@@ -7,23 +7,22 @@ import math
 import shutil
 import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from datetime import timedelta
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from kexue_core.errors import ConfigError, KexueError, NonFiniteLossError, TrainingError
+from kexue_core.errors import KexueError, NonFiniteLossError, TrainingError
 from kexue_core.images import grid
 from kexue_core.training.batches import Order, Prefetch
 from kexue_core.training.checkpoint import Checkpoints
 from kexue_core.training.context import LoopContext, agree
 from kexue_core.training.ema import MovingAverage
+from kexue_core.training.process import make_accelerator, rows_per_process
 from kexue_core.training.progress import Progress, trim_log
 from kexue_core.training.publish import publish
 from kexue_core.training.recipe import Batch, Dataset, Recipe
@@ -66,6 +65,7 @@ def train(
     *,
     name: str,
     model: Declared,
+    weights: str | None = None,
     data: str | None = None,
     out: Path | None = None,
     seed: int = 0,
@@ -84,6 +84,7 @@ def train(
         recipe: The recipe, with its config.
         name: Its name, for the run's folder and records.
         model: The spec of the model it trains, and the distribution that declares it.
+        weights: Name of the weights on their card; ``None`` for the recipe's.
         data: Path or Hub name; ``None`` for the recipe's public default.
         out: Folder of the run; ``None`` for ``runs/<name>``.
         seed: Seed of everything random.
@@ -107,7 +108,7 @@ def train(
     deadline = began + 60 * max_minutes if max_minutes is not None else math.inf
     folder = out or Path("runs") / name
     command = command or command_line("train", name, {"data": data, "seed": seed or None})
-    accelerator = _accelerator(device)
+    accelerator = make_accelerator(device)
     try:
         run = _Run(recipe, name, accelerator, folder, source=data, seed=seed, resume=resume)
         stopped = run.go(deadline)
@@ -181,7 +182,7 @@ class _Run:
         self.logged: dict[str, list[torch.Tensor]] = {}
         self.saved_at = 0.0
         self.steps = recipe.config.steps
-        self.rows = _rows(recipe.config.batch_size, accelerator.num_processes)
+        self.rows = rows_per_process(recipe.config.batch_size, accelerator.num_processes)
         self.data: Dataset = recipe.data(source, "train")
         self.validation: Dataset = recipe.data(source, "val")
         if not len(self.data) or not len(self.validation):
@@ -227,7 +228,7 @@ class _Run:
         stop = 0
         try:
             with ExitStack() as stack:
-                received = stack.enter_context(_signals())
+                received = stack.enter_context(signals_noted())
                 if self.main:
                     self.progress = stack.enter_context(
                         Progress(self.folder, self.name, self.done, self.steps)
@@ -351,47 +352,3 @@ class _Run:
     def _to_device(self, batch: Batch) -> Batch:
         device = self.accelerator.device
         return {k: v.to(device, non_blocking=True) for k, v in batch.items()}
-
-
-def _accelerator(device: str) -> Accelerator:
-    from accelerate import Accelerator, InitProcessGroupKwargs
-
-    if device not in ("auto", "cpu", "cuda"):
-        raise TrainingError(f"There is no device {device!r}", hint="Choose auto, cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("torch sees no CUDA device", hint="Use --device cpu")
-    # While the first process evaluates, the others wait.
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))
-    # An environment variable of Accelerate must not change what a recipe computes.
-    return Accelerator(cpu=device == "cpu", mixed_precision="no", kwargs_handlers=[patience])
-
-
-def _rows(batch_size: int, processes: int) -> int:
-    if batch_size % processes:
-        raise ConfigError(
-            f"batch_size {batch_size} does not divide over {processes} processes",
-            hint=f"Take a multiple: --set batch_size={batch_size + -batch_size % processes}",
-        )
-    return batch_size // processes
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying; a second SIGINT interrupts at once."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received  # only the main thread may set handlers
-        return
-
-    def note(number: int, _frame: object) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-        print("kexue: finishing the step and saving", file=sys.stderr, flush=True)
-
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

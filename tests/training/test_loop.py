@@ -286,7 +286,7 @@ def test_a_broken_batch_ends_the_run(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:
-    from kexue_core.training.loop import _rows
+    from kexue_core.training.process import rows_per_process
 
     with pytest.raises(ConfigError, match=r"batch_size 30 does not divide over 4 .*batch_size=32"):
-        _rows(30, 4)
+        rows_per_process(30, 4)

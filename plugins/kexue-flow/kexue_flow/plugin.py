@@ -42,6 +42,7 @@ def kexue_components() -> Iterator[Spec]:
         name="glow-celeba32",
         factory="kexue_flow.recipes:GlowCelebA32",
         model="glow",
+        weights="glow-celeba",
         data="nielsr/CelebA-faces",
         summary="32x32 CelebA faces at 5 bits, K8 L3 h128; an hour or two of one core",
         post=5807,
