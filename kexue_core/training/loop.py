@@ -22,7 +22,7 @@ from kexue_core.training.batches import Order, Prefetch
 from kexue_core.training.checkpoint import Checkpoints
 from kexue_core.training.context import LoopContext, agree
 from kexue_core.training.ema import MovingAverage
-from kexue_core.training.process import make_accelerator, rows_per_process
+from kexue_core.training.process import make_accelerator, rows_per_process, signals_noted
 from kexue_core.training.progress import Progress, trim_log
 from kexue_core.training.publish import publish
 from kexue_core.training.recipe import Batch, Dataset, Recipe
