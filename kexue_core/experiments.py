@@ -70,6 +70,7 @@ class RunResult:
         records: The final figures; one a metric.
         curves: Metric -> points (step, value), for the plot.
         seconds: Wall time of the session that finished it.
+        folder: Its folder, for a plot that needs more than figures; not part of reports.
     """
 
     variant: str
@@ -77,6 +78,7 @@ class RunResult:
     records: tuple[ResultRecord, ...]
     curves: Mapping[str, Curve] = field(default_factory=dict)
     seconds: float = 0.0
+    folder: Path | None = None
 
     def value(self, metric: str) -> float:
         """The final figure of one metric.

@@ -169,6 +169,7 @@ def reproduce(
             records=tuple(records),
             curves=curves,
             seconds=round(time.monotonic() - began, 1),
+            folder=folder,
         )
         _write_json(folder / "run.json", _run_dict(result))
         done.append(result)
@@ -238,6 +239,7 @@ def _read_run(path: Path) -> RunResult | None:
             records=tuple(map(ResultRecord.from_dict, found["records"])),
             curves={k: [(x, y) for x, y in points] for k, points in found["curves"].items()},
             seconds=found["seconds"],
+            folder=path.parent,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path} is no finished run: {error}", hint="Remove the file") from error

@@ -27,15 +27,15 @@ from kexue_core.training.records import ResultRecord, device_name, versions
 from kexue_core.training.seeding import derive
 from kexue_flow.glow import Glow
 
-__all__ = ["Interpolation", "Temperature"]
+__all__ = ["Interpolation", "Pictures", "Temperature"]
 
 #: Images that a figure is measured on; a full run of either takes a minute or two on one core.
 IMAGES, QUICK_IMAGES = 64, 8
 BATCH = 16
 
 
-class _Pictures(Experiment):
-    """What the two experiments share: the weights and how they are drawn from."""
+class Pictures(Experiment):
+    """What these experiments share: the weights and how they are drawn from."""
 
     post = 5807
     papers = ("1807.03039",)
@@ -44,10 +44,12 @@ class _Pictures(Experiment):
     weights: ClassVar[str] = "glow-celeba"
 
     def settings(self, variant: str, *, quick: bool) -> Mapping[str, Any]:
-        return {"weights": self._sha256, "images": QUICK_IMAGES if quick else IMAGES}
+        """The weights and the number of images."""
+        return {"weights": self.sha256, "images": QUICK_IMAGES if quick else IMAGES}
 
     @cached_property
-    def _sha256(self) -> str:
+    def sha256(self) -> str:
+        """sha256 of the published file."""
         from kexue_core.registry import load_registry
 
         files = load_registry().find(self.weights).files
@@ -59,23 +61,24 @@ class _Pictures(Experiment):
         return files["model.safetensors"].sha256
 
     @cached_property
-    def _glow(self) -> Glow:
+    def glow(self) -> Glow:
+        """The weights."""
         glow = kexue.load(self.weights, device="cpu")
         assert isinstance(glow, Glow)
         return glow
 
-    def _latents(self, seed: int, temperature: float, n: int) -> list[tuple[Tensor, ...]]:
+    def latents(self, seed: int, temperature: float, n: int) -> list[tuple[Tensor, ...]]:
         """Batches of prior latents; the same noise at every temperature."""
         generator = torch.Generator().manual_seed(derive(seed, "prior"))
         counts = [min(BATCH, n - first) for first in range(0, n, BATCH)]
         return [
-            self._glow.prior(count, temperature=temperature, generator=generator)
-            for count in counts
+            self.glow.prior(count, temperature=temperature, generator=generator) for count in counts
         ]
 
-    def _record(
+    def record(
         self, metric: str, value: float, n: int, seed: int, context: RunContext, **settings: Any
     ) -> ResultRecord:
+        """A record of something measured on prior samples."""
         return ResultRecord(
             metric=metric,
             value=value,
@@ -84,14 +87,14 @@ class _Pictures(Experiment):
             n=n,
             seed=seed,
             command=context.command,
-            weights=self._sha256,
+            weights=self.sha256,
             versions=versions("kexue-flow"),
             device=device_name("cpu"),
             settings=settings,
         )
 
 
-class Temperature(_Pictures):
+class Temperature(Pictures):
     """[1, section 6]: sampling from p(x)^(1/T^2), for a flow by a prior of deviation T."""
 
     name = study = "glow-temperature"
@@ -110,14 +113,14 @@ class Temperature(_Pictures):
         n = QUICK_IMAGES if context.quick else IMAGES
         generator = torch.Generator().manual_seed(derive(seed, "dequantization"))
         images, bits = [], []
-        for latents in self._latents(seed, float(variant), n):
-            decoded = self._glow.decode(latents)
+        for latents in self.latents(seed, float(variant), n):
+            decoded = self.glow.decode(latents)
             images.append(decoded)
-            bits.append(self._glow.bits_per_dim(decoded, generator=generator))
+            bits.append(self.glow.bits_per_dim(decoded, generator=generator))
         deviation = torch.cat(images).std(0).mean().item()
         values = zip(self.metrics, (deviation, torch.cat(bits).mean().item()), strict=True)
         return [
-            self._record(metric, value, n, seed, context, temperature=float(variant))
+            self.record(metric, value, n, seed, context, temperature=float(variant))
             for metric, value in values
         ], {}
 
@@ -136,13 +139,13 @@ class Temperature(_Pictures):
     def plot(self, results: Results, verdict: Verdict, path: Path) -> None:
         """Six samples, one a row; temperature rises from left to right."""
         columns = [
-            torch.cat([self._glow.decode(z) for z in self._latents(results[0].seed, float(t), n=6)])
+            torch.cat([self.glow.decode(z) for z in self.latents(results[0].seed, float(t), n=6)])
             for t in self.variants
         ]
         grid(torch.stack(columns, 1).flatten(0, 1), len(columns)).save(path, optimize=True)
 
 
-class Interpolation(_Pictures):
+class Interpolation(Pictures):
     """[2] and [1, section 6]: between two latents lie images that turn one into the other."""
 
     name = study = "glow-interpolation"
@@ -166,7 +169,7 @@ class Interpolation(_Pictures):
             ends = _distance(path[0], path[-1])
             gradual += max(_distance(a, b) for a, b in itertools.pairwise(path)) <= ends / 2
         settings = {"temperature": self.temperature, "points": self.points}
-        return [self._record(self.metric, gradual / n, n, seed, context, **settings)], {}
+        return [self.record(self.metric, gradual / n, n, seed, context, **settings)], {}
 
     def verdict(self, results: Results) -> Verdict:
         """Judge by the criterion."""
@@ -184,7 +187,7 @@ class Interpolation(_Pictures):
 
     def _paths(self, seed: int, n: int) -> list[Tensor]:
         """Decoded paths, each (points, C, H, W), between 2 n prior samples."""
-        batches = self._latents(seed, self.temperature, 2 * n)
+        batches = self.latents(seed, self.temperature, 2 * n)
         latents = [torch.cat(level) for level in zip(*batches, strict=True)]
         paths = []
         for i in range(n):
@@ -192,7 +195,7 @@ class Interpolation(_Pictures):
             end = tuple(z[2 * i + 1 : 2 * i + 2] for z in latents)
             walk = slerp(start, end, self.points)
             assert isinstance(walk, tuple)
-            paths.append(self._glow.decode(walk))
+            paths.append(self.glow.decode(walk))
         return paths
 
 
