@@ -96,7 +96,7 @@ class Attributes(Pictures):
             start = torch.cat([z[number].flatten() for z in latents])
             moved = torch.stack([start + move * direction for move in self.moves])
             parts = torch.split(moved, [z[0].numel() for z in latents], dim=1)
-            shaped = [p.unflatten(1, z.shape[1:]) for p, z in zip(parts, latents, strict=True)]
+            shaped = [p.reshape(-1, *z.shape[1:]) for p, z in zip(parts, latents, strict=True)]
             rows.append(self.glow.decode(tuple(shaped)))
         grid(torch.cat(rows), len(self.moves)).save(path, optimize=True)
 
