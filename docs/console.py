@@ -1,0 +1,83 @@
+"""Run the console blocks of Markdown pages and write their real output into them.
+
+A block that follows a line ``<!-- run -->`` holds commands behind ``$``; everything else in it is
+output, and is replaced. ``--check`` changes nothing and fails where a page differs from what its
+commands print now, so that a page cannot go stale.
+
+    python docs/console.py README.md README.zh-CN.md [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+BLOCK = re.compile(r"(<!-- run -->\n```console\n)(.*?)(```)", re.DOTALL)
+
+
+def run(command: str, folder: Path) -> str:
+    """What a shell prints for ``command``, both streams, as on a terminal of 100 columns."""
+    env = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "KEXUE_HOME": str(folder / "home")}
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    # `script` gives the command a terminal: people see tables, pipes get tab-separated values.
+    done = subprocess.run(
+        ["script", "--quiet", "--return", "--command", f"stty cols 100; {command}", "/dev/null"],
+        cwd=folder,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = done.stdout.replace("\r\n", "\n").rstrip("\n").split("\n")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def refresh(text: str) -> str:
+    """``text`` with every marked block run, all in one folder that starts empty."""
+    with tempfile.TemporaryDirectory() as folder:
+
+        def block(match: re.Match[str]) -> str:
+            commands = [line for line in match[2].splitlines() if line.startswith("$ ")]
+            parts = []
+            for line in commands:
+                output = run(line[2:], Path(folder))
+                parts.append(f"{line}\n{output}\n" if output else f"{line}\n")
+            return match[1] + "".join(parts) + match[3]
+
+        return BLOCK.sub(block, text)
+
+
+def main() -> int:
+    """Rewrite or check the pages named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("pages", nargs="+", type=Path)
+    parser.add_argument("--check", action="store_true", help="change nothing, fail on a difference")
+    arguments = parser.parse_args()
+    stale = False
+    for page in arguments.pages:
+        before = page.read_text(encoding="utf-8")
+        after = refresh(before)
+        if after == before:
+            continue
+        stale = True
+        if arguments.check:
+            sys.stdout.writelines(
+                difflib.unified_diff(
+                    before.splitlines(True), after.splitlines(True), str(page), "as it prints now"
+                )
+            )
+        else:
+            page.write_text(after, encoding="utf-8")
+            print(f"{page} brought up to date")
+    return int(stale and arguments.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
