@@ -120,10 +120,8 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt as error:
             raise _Interrupted from error
         except BrokenPipeError as error:
-            # A socket that broke is none of ours: only stdout's reader is asked after.
-            if _stdout_is_closed():
-                raise _PipeClosed from error
-            raise
+            # Sockets that break are the hub's business, which makes NetworkErrors of them.
+            raise _PipeClosed from error
 
 
 @click.group(
@@ -164,6 +162,7 @@ def _report(error: BaseException, *, debug: bool) -> int:
     if isinstance(error, SystemExit):
         raise error  # completion, and verbs that exit by themselves
     if isinstance(error, _PipeClosed):
+        _stdout_is_closed()
         return EXIT_PIPE
     if debug:
         import traceback

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,10 +14,12 @@ from typing import Any, Literal, NamedTuple
 from kexue_core import __version__
 from kexue_core.commands._output import human_size
 from kexue_core.commands._verbs import foreign_verbs
-from kexue_core.errors import KexueError
+from kexue_core.errors import KexueError, RegistryError
 from kexue_core.plugins import discover
 
-__all__ = ["Check", "examine"]
+__all__ = ["SECTIONS", "Check", "examine"]
+
+SECTIONS = ("versions", "devices", "plugins", "verbs", "registry", "mirrors", "cache")
 
 #: Seconds that torch may take to import and to find devices; a cold disk needs 20.
 TIMEOUT = 60.0
@@ -53,19 +55,22 @@ class Check(NamedTuple):
     fix: str = ""
 
 
-def examine() -> Iterator[Check]:
-    """Look at everything. A check that fails itself is reported as broken; the others go on."""
-    for section, checks in (
-        ("versions", _versions),
-        ("devices", _devices),
-        ("plugins", _plugins),
-        ("verbs", _verbs),
-        ("registry", _registry),
-        ("mirrors", _mirrors),
-        ("cache", _cache),
-    ):
+def examine(sections: Collection[str] = SECTIONS) -> Iterator[Check]:
+    """Look at sections. A check that fails itself is reported as broken; the others go on."""
+    looks: dict[str, Callable[[], Iterator[Check]]] = {
+        "versions": _versions,
+        "devices": _devices,
+        "plugins": _plugins,
+        "verbs": _verbs,
+        "registry": _registry,
+        "mirrors": _mirrors,
+        "cache": _cache,
+    }
+    for section, look in looks.items():
+        if section not in sections:
+            continue
         try:
-            yield from checks()
+            yield from look()
         except (KexueError, OSError) as error:
             hint = getattr(error, "hint", None) or ""
             yield Check(section, section, "broken", getattr(error, "message", str(error)), hint)
@@ -168,8 +173,12 @@ def _mirrors() -> Iterator[Check]:
     from kexue_core.hub.mirrors import split_mirrors
     from kexue_core.registry import MIRROR_MARKER, load_registry
 
+    try:
+        entries = load_registry().weights
+    except RegistryError:
+        entries = ()  # said under registry
     named = split_mirrors(os.environ.get("KEXUE_MIRROR", ""))
-    listed = [m for entry in load_registry().weights for m in entry.mirrors]
+    listed = [m for entry in entries for m in entry.mirrors]
     for mirror in dict.fromkeys([*named, *listed]):
         if "://" in mirror:
             yield Check("mirrors", mirror, "ok", "by network; not asked")

@@ -33,6 +33,13 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 #: Blanks between two columns on a terminal.
 _GAP = 2
 
+#: What a line may be broken after: blanks, hyphens, underscores, slashes. Chinese breaks anywhere.
+_CJK = r"\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"
+_PIECE = re.compile(rf"[{_CJK}]|[^\s/_{_CJK}-]*(?:[\s/_-]+|(?=[{_CJK}])|$)")
+
+#: Pieces longer than this are broken anywhere.
+_LONG = 20
+
 
 class Column(NamedTuple):
     """A column of :func:`table`.
@@ -81,14 +88,13 @@ def table(headings: Sequence[Column | str], rows: Iterable[Sequence[object]]) ->
     console = _console()
     filled = [i for i in range(len(columns)) if any(row[i] for row in cells)]
     kept, dropped = _fit(columns, cells, filled, console.width)
-    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP, 0, 0))
+    # The box puts one blank between columns, padding the rest of the gap.
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
     for index, width in kept.items():
         column = columns[index]
-        shown.add_column(
-            Text(column.name), justify=column.align, width=width, overflow="fold", style=""
-        )
+        shown.add_column(Text(_wrap(column.name, width)), justify=column.align, width=width)
     for row in cells:
-        shown.add_row(*(Text(row[index]) for index in kept))
+        shown.add_row(*(Text(_wrap(row[index], width)) for index, width in kept.items()))
     console.print(shown)
     if dropped:
         names = ", ".join(c.name for c in columns if c in dropped)
@@ -219,28 +225,48 @@ def _fit(
 ) -> tuple[dict[int, int], list[Column]]:
     """Index -> width of the columns that fit, and those that do not.
 
-    Wide columns are narrowed first, the widest most; if all are at their least and there is still
-    no room, the column of the highest ``drop`` goes. Widths are of terminal cells: a Chinese
+    Wide columns are narrowed first, the widest most, but none below its longest piece; if there is
+    still no room, the column of the highest ``drop`` goes. Widths are of terminal cells: a Chinese
     character or an emoji takes two.
     """
     from rich.cells import cell_len
 
-    natural = [
-        max([cell_len(c.name), *(cell_len(row[i]) for row in cells)]) for i, c in enumerate(columns)
-    ]
+    natural, floor = {}, {}
+    for i in kept:
+        texts = [columns[i].name, *(row[i] for row in cells)]
+        natural[i] = max(map(cell_len, texts))
+        pieces = (cell_len(piece.rstrip()) for text in texts for piece in _PIECE.findall(text))
+        longest = min(_LONG, max(pieces, default=1))
+        floor[i] = (
+            min(natural[i], max(columns[i].least, longest)) if columns[i].least else natural[i]
+        )
     dropped: list[Column] = []
     while True:
         widths = {i: natural[i] for i in kept}
         excess = sum(widths.values()) + _GAP * (len(kept) - 1) - width
-        while excess > 0:
-            soft = [i for i in kept if columns[i].least and widths[i] > columns[i].least]
-            if not soft:
-                break
-            widths[max(soft, key=lambda i: widths[i])] -= 1
+        while excess > 0 and (soft := [i for i in kept if widths[i] > floor[i]]):
+            widths[max(soft, key=widths.__getitem__)] -= 1
             excess -= 1
         droppable = [i for i in kept if columns[i].drop]
         if excess <= 0 or not droppable:
             return widths, dropped
-        gone = max(droppable, key=lambda i: columns[i].drop)
-        kept.remove(gone)
+        gone = max(droppable, key=lambda i: (columns[i].drop, i))
+        kept = [i for i in kept if i != gone]
         dropped.append(columns[gone])
+
+
+def _wrap(text: str, width: int) -> str:
+    """Break a text into lines, after blanks, hyphens and slashes where that is possible."""
+    from rich.cells import cell_len, chop_cells
+
+    lines = [""]
+    for piece in _PIECE.findall(text):
+        word = piece.rstrip()
+        if cell_len(lines[-1] + word) <= width:
+            lines[-1] += piece
+        elif cell_len(word) <= width:
+            lines.append(piece)
+        else:  # a long path or hash: anywhere
+            lines[-1:] = chop_cells(lines[-1] + word, width)
+            lines[-1] += piece[len(word) :]
+    return "\n".join(line.rstrip() for line in lines)

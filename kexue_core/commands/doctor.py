@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from kexue_core.commands import _output
+from kexue_core.commands._health import SECTIONS, examine
 from kexue_core.commands._options import json_option, quiet_option
 from kexue_core.commands._output import Column
 
@@ -20,24 +21,23 @@ COLUMNS = (
 
 
 @click.command(name="doctor")
+@click.argument("sections", nargs=-1, type=click.Choice(SECTIONS), metavar="[SECTION]...")
 @json_option
 @quiet_option
-def command(*, as_json: bool, quiet: bool) -> None:
+def command(*, sections: tuple[str, ...], as_json: bool, quiet: bool) -> None:
     """Say what is installed, what of it is broken, and how to mend it.
 
     Versions, devices (asked in a child process), plugins and conflicts between them, third parties'
-    verbs, registries, mirrors, cache. With -q only what is not in order. Exit code 1 if anything is
-    broken; warnings alone do not count.
+    verbs, registries, mirrors, cache; or only the SECTIONs named. With -q only what is not in
+    order. Exit code 1 if anything is broken; warnings alone do not count.
 
     \b
     Examples:
       kexue doctor
-      kexue doctor -q
+      kexue doctor -q plugins registry
       kexue doctor --json
     """
-    from kexue_core.commands._health import examine
-
-    checks = list(examine())
+    checks = list(examine(sections or SECTIONS))
     broken = sum(check.state == "broken" for check in checks)
     if quiet:
         checks = [check for check in checks if check.state != "ok"]

@@ -43,9 +43,9 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("model", least=6, drop=5),
         Column("verbs", least=11, drop=2),
         Column("size", align="right", drop=3),
-        Column("license", least=12, drop=4),
+        Column("license", least=12, drop=1),  # terms are the last thing to leave out
         Column("status"),
-        Column("needs", least=8, drop=1),
+        Column("needs", least=8, drop=4),
     ),
     "model": (Column("name", least=10), _PLUGIN, _VERBS, Column("post", drop=4), _SUMMARY),
     "loss": (Column("name", least=10), _PLUGIN, Column("post", drop=4), _SUMMARY),

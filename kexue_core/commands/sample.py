@@ -58,8 +58,8 @@ def command(
 ) -> None:
     """Draw samples from the weights NAME and print the path of the file.
 
-    Images become one PNG, other arrays a .npy, texts a .txt with one a line. Sample i of a seed is
-    the same however many are drawn. `kexue show NAME` lists the options of the sampler.
+    Images become one PNG (or a .npy, if --out says so), other arrays a .npy, texts a .txt. Sample i
+    of a seed is the same however many are drawn. `kexue show NAME` lists the sampler's options.
 
     \b
     Examples:
@@ -114,7 +114,7 @@ def write_samples(
     Raises:
         DataError: The ending of ``out`` is of another kind, or the file cannot be written.
     """
-    if is_images(data):
+    if is_images(data) and (out is None or out.suffix != ".npy"):
         from kexue_core.images import grid
 
         if separate is None:
@@ -129,7 +129,9 @@ def write_samples(
     suffix = ".txt" if is_text else ".npy"
     out = out or default_out(name, "sample", suffix)
     if separate or columns or out.suffix != suffix:
-        raise DataError(f"Samples of {name} are no images", hint=f"Name a {suffix} file with --out")
+        raise DataError(
+            f"These samples of {name} make no picture", hint=f"Name a {suffix} file with --out"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     if is_text:
         out.write_text("".join(f"{line}\n" for line in data), encoding="utf-8")
