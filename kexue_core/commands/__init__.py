@@ -46,11 +46,11 @@ Examples:
   kexue sample glow-celeba -n 16 --out faces.png
 
 \b
-Completion of verbs, options and names of weights (bash; zsh and fish alike):
+Completion in the shell (bash, zsh or fish):
   eval "$(_KEXUE_COMPLETE=bash_source kexue)"
 
-\b
 Exit codes: 0 done, 1 mistake to mend, 2 wrong usage, 3 network, 4 failed verification.
+
 Not affiliated with the blog kexue.fm or its author."""
 
 

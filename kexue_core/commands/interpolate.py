@@ -74,7 +74,13 @@ def walk(loaded: Loaded, ends: list[Latent], steps: int) -> Tensor:
 @click.option(
     "--seeds", nargs=2, type=int, metavar="S T", help="Walk between samples. Default: 0 1"
 )
-@click.option("--steps", type=click.IntRange(min=2), default=8, show_default=True)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=2),
+    default=8,
+    show_default=True,
+    help="Points of the walk, both ends included.",
+)
 @click.option("--temperature", type=float, help="Of the samples. Default: as `kexue sample`.")
 @out_option("interpolate")
 @click.option("--columns", type=click.IntRange(min=1), help="Images a row; default: all in one.")

@@ -25,7 +25,14 @@ __all__ = ["command", "write_samples"]
 
 @click.command(name="sample")
 @weights_argument
-@click.option("-n", "--number", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option(
+    "-n",
+    "--number",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="How many samples.",
+)
 @seed_option
 @click.option("--temperature", type=float, help="Short for -o temperature=...")
 @click.option("--sampler", metavar="NAME", help="Another sampler than that of the weights.")

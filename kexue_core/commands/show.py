@@ -80,6 +80,8 @@ def _next_steps(facts: dict[str, Any]) -> list[str]:
             steps.append(f"pip install {facts['plugin']}")
         if facts.get("status") == "remote":
             steps.append(f"kexue pull {name}")
+        if facts.get("status") == "unavailable":
+            return steps
         return steps + [f"kexue {verb} {name}" for verb in facts["verbs"]]
     if facts["kind"] == "plugin" and not facts["installed"]:
         return [f"pip install {name}"]
