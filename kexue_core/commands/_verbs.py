@@ -103,13 +103,7 @@ def load_verb(name: str) -> click.Command | None:
         PluginError: A third party's verb does not import, or is no click command.
     """
     if name in TABLE:
-        module = f"{__package__}.{TABLE[name].module}"
-        try:
-            command = importlib.import_module(module).command
-        except ModuleNotFoundError as error:
-            if error.name != module:
-                raise
-            raise PluginError(f"{name!r} is not written yet") from None
+        command = importlib.import_module(f"{__package__}.{TABLE[name].module}").command
         assert isinstance(command, click.Command)
         return command
     verb = next((v for v in foreign_verbs() if v.name == name and v.problem is None), None)
