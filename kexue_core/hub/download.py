@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kexue_core.errors import ChecksumMismatch, KexueError, NetworkError, NotFoundError
+from kexue_core.errors import ChecksumMismatch, KexueError, NetworkError, NotFoundError, PluginError
 from kexue_core.hub.destinations import (
     CacheDestination,
     Destination,
@@ -125,9 +125,24 @@ def pull(
         return [_foreseen(each) for each in plans]
     meter.start(plans)
     try:
-        return [_carry_out(each, options, run, meter, alone=len(plans) == 1) for each in plans]
+        done = [_carry_out(each, options, run, meter, alone=len(plans) == 1) for each in plans]
     finally:
         meter.stop()
+    if options.local_dir is not None:
+        return done
+    return [_converted(each, pulled) for each, pulled in zip(plans, done, strict=True)]
+
+
+def _converted(each: Plan, pulled: Pulled) -> Pulled:
+    """Convert foreign formats now, so that the first use need not; without the plugin, say so."""
+    if each.entry is None or each.entry.adapter is None:
+        return pulled
+    from kexue_core.hub.sources import locate
+
+    try:
+        return replace(pulled, folder=locate(each.reference, download=False).folder)
+    except PluginError as error:
+        return replace(pulled, note=str(error))
 
 
 def _foreseen(each: Plan) -> Pulled:

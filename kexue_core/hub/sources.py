@@ -56,12 +56,13 @@ def locate(reference: Reference | str, *, download: bool = True) -> Located:
         ChecksumMismatch: A file is not what the registry or the pin says.
         OfflineError: It must be fetched, and ``download`` or the network is off.
         NetworkError: The source cannot be reached.
+        PluginError: The files are of another format, and the plugin that converts them is missing.
     """
     if isinstance(reference, str):
         reference = parse_reference(reference)
     found = find_here(reference)
     if found is not None:
-        return found
+        return _converted(reference, found)
     if not download:
         raise not_here(reference)
     from kexue_core.hub.download import pull
@@ -71,7 +72,26 @@ def locate(reference: Reference | str, *, download: bool = True) -> Located:
     found = find_here(reference)
     if found is None:  # the files went away between the pull and now
         raise not_here(reference)
-    return found
+    return _converted(reference, found)
+
+
+def _converted(reference: Reference, found: Located) -> Located:
+    """Weights in another format give way to what their adapter makes of them."""
+    entry = found.entry
+    if entry is None or entry.adapter is None:
+        return found
+    from kexue_core.hub.conversion import ensure_converted
+
+    placed = find_placed(reference)
+    assert placed is not None
+    folder = ensure_converted(
+        placed.folder,
+        placed.files,
+        adapter=entry.adapter,
+        plugin=entry.plugin,
+        name=str(reference),
+    )
+    return Located(folder, entry, found.source)
 
 
 def find_here(reference: Reference) -> Located | None:
