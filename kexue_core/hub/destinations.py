@@ -156,11 +156,7 @@ def ensure_file(
         lock_path = destination.lock_path(file, key)
         lock_path.parent.mkdir(parents=True, exist_ok=True)
 
-        def waiting() -> None:
-            if run.stop.is_set():
-                raise Interrupted
-
-        with FileLock(lock_path, waiting=waiting):
+        with FileLock(lock_path, waiting=_Waiting(file, run)):
             digest = None
             if is_good(content, expected):
                 run.advance(content.stat().st_size)
@@ -175,6 +171,22 @@ def ensure_file(
             return path, digest or checked_sha256(path)
     except OSError as error:
         raise place_error(error, content) from error
+
+
+class _Waiting:
+    """What is done while another process has the lock: say so once, and listen for Ctrl-C."""
+
+    def __init__(self, file: str, run: Run) -> None:
+        self._text = f"{file} is being fetched by another process; waiting for it"
+        self._run = run
+        self._said = False
+
+    def __call__(self) -> None:
+        if self._run.stop.is_set():
+            raise Interrupted
+        if not self._said:
+            self._run.note(self._text)
+            self._said = True
 
 
 def place_error(error: OSError, path: Path) -> KexueError:

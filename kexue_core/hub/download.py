@@ -115,7 +115,7 @@ def pull(
     """
     options, meter = options or PullOptions(), meter or Meter()
     parsed = [parse_reference(r) if isinstance(r, str) else r for r in references]
-    run = Run(options.patience, advance=meter.advance)
+    run = Run(options.patience, advance=meter.advance, note=meter.note)
     wanted = follow(parsed)
     plans = [
         plan(reference, run, include=options.include if reference.kind == "hf" else ())
@@ -184,6 +184,7 @@ def _from_mirrors(
     folder = copy or mirrored_folder(each.entry)
     locks = mirrored_folder(each.entry).parent / ".locks"
     destination = FolderDestination(folder, locks)
+    _check_space(each, folder)
     trouble: KexueError | None = None
     before = run.tally.count
     for url in each.urls:

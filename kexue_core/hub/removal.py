@@ -142,7 +142,9 @@ def _in_cache(repo: RepoFolder, commits: set[str], kept: list[str]) -> list[Path
         for ref in (repo.path / "refs").rglob("*")
         if ref.is_file() and ref.read_text(encoding="utf-8", errors="replace").strip() in commits
     ]
-    return [*mine, *refs, *sorted(blobs - used), *leftovers(repo.blobs)]
+    gone = sorted(blobs - used)
+    locks = [lock for blob in gone for lock in _existing(repo.locks / f"{blob.name}.lock")]
+    return [*mine, *refs, *gone, *locks, *leftovers(repo.blobs)]
 
 
 def _conversions(files: dict[str, FileEntry]) -> list[Path]:

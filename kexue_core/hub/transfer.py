@@ -88,12 +88,14 @@ class Run:
         stop: Set when the user wants to stop.
         advance: Called with each number of bytes won, or lost where some are thrown away.
         tally: Bytes that came over the network.
+        note: Called with what is worth a line.
     """
 
     patience: Patience
     stop: threading.Event = field(default_factory=threading.Event)
     advance: Callable[[int], None] = lambda count: None
     tally: Tally = field(default_factory=Tally)
+    note: Callable[[str], None] = lambda text: None
 
 
 @dataclass(slots=True)

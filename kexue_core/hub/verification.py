@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +76,9 @@ def verify(reference: Reference | str, *, repair: bool = False) -> list[FileRepo
 def references_here() -> Iterator[Reference]:
     """Everything that is on this machine: registry entries, and what was pulled by ``hf:``."""
     known = set()
+    names = Counter(entry.name for entry in load_registry().weights)
     for entry in load_registry().weights:
-        reference = parse_reference(entry.qualified)
+        reference = parse_reference(entry.name if names[entry.name] == 1 else entry.qualified)
         if entry.repo:
             known.add((entry.repo, entry.revision or "main"))
         if find_placed(reference, whole=False):

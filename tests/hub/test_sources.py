@@ -58,7 +58,7 @@ def test_a_name_needs_no_listing(published):
     assert (done.folder / BIG).read_bytes() == FILES[BIG]
     assert not [s for s in published.hub.seen if s.path.startswith("/api/")]
     assert locate("kexue-x::glow", download=False).entry.name == "glow"
-    assert [str(r) for r in references_here()] == ["kexue-x::glow"]
+    assert [str(r) for r in references_here()] == ["glow"]
 
 
 def test_a_hub_that_lies_consistently_does_not_fool_the_registry(published):
