@@ -87,7 +87,8 @@ def test_no_color_is_honoured(terminal, toys):
         (["--kind", "plugin", "toy"], ["kexue-toy"]),
     ],
 )
-def test_filters(invoke, toys, args, names):
+def test_filters(invoke, toys, args, names, monkeypatch):
+    monkeypatch.setenv("KEXUE_PLUGINS", "kexue-flow,kexue-toy")  # whatever else is installed here
     found = json.loads(invoke("list", *args, "--json").stdout)
     assert [row["name"] for row in found] == names
 
