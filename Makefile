@@ -34,7 +34,7 @@ demo: $(READY)
 	@mkdir -p $(OUT)
 	$(BIN)/kexue list
 	$(BIN)/kexue verify glow-celeba
-	$(BIN)/kexue sample glow-celeba -n 16 --seed 0 --temperature 0.7 --out $(OUT)/glow-celeba.png
+	$(BIN)/kexue sample glow-celeba -n 32 --columns 8 --out $(OUT)/glow-celeba.png
 
 test: $(READY)
 	$(THREADS) $(BIN)/python -m pytest $(ARGS)
