@@ -49,7 +49,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(*parts: list[str | Path], env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
+def run(
+    *parts: list[str | Path], env: dict[str, str] | None = None, cwd: Path | None = None
+) -> str:
     """Run a command; its standard error is in the failure's message."""
     command = [str(word) for part in parts for word in part]
     done = subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, check=False)
@@ -80,7 +82,9 @@ def kexue(environment: Path, tmp_path: Path):
 
 def test_the_wheels_stand_alone(kexue, environment: Path, tmp_path: Path) -> None:
     found = kexue(
-        "python", "-c", "import kexue_core, kexue_flow; print(kexue_core.__file__, kexue_flow.__file__)"
+        "python",
+        "-c",
+        "import kexue_core, kexue_flow; print(kexue_core.__file__, kexue_flow.__file__)",
     )
     assert all(Path(p).is_relative_to(environment) for p in found.split())
 
