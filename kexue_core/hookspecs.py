@@ -22,6 +22,7 @@ from kexue_core.specs import Spec
 __all__ = ["hookimpl", "kexue_components", "kexue_registries"]
 
 hookspec = pluggy.HookspecMarker("kexue")
+#: The decorator that marks a function of a plugin as one of the hooks below.
 hookimpl = pluggy.HookimplMarker("kexue")
 
 
