@@ -278,9 +278,9 @@ def _pin(each: Plan, hashes: Mapping[str, str], folder: Path) -> str:
             raise pin_error(each.repo, each.revision, name, before.sha256, f"sha256 {sha256}")
     files = {n: FileEntry(h, (folder / n).stat().st_size) for n, h in hashes.items()}
     try:
-        write_pin(
-            each.repo, each.revision, Pin(each.commit, {**(pin.files if pin else {}), **files})
-        )
+        known = pin.files if pin else {}
+        partial = each.partial and (pin is None or pin.partial)
+        write_pin(each.repo, each.revision, Pin(each.commit, {**known, **files}, partial))
     except OSError as error:
         return f"not pinned: {error.filename} cannot be written ({error.strerror})"
     return ""

@@ -147,12 +147,13 @@ def same_origin(one: str, other: str) -> bool:
     )
 
 
-def classify(error: Exception, what: str) -> KexueError | Transient:
+def classify(error: Exception, what: str, *, parsing: bool = False) -> KexueError | Transient:
     """Turn what huggingface_hub and the HTTP library raise into one of ours.
 
     Args:
         error: What was raised.
         what: What was asked for, as the subject of the message.
+        parsing: An answer was taken apart, which fails if it is not the Hub's.
 
     Returns:
         :class:`Transient` where another try may help, else the error to raise.
@@ -186,7 +187,12 @@ def classify(error: Exception, what: str) -> KexueError | Transient:
         return Transient(f"{what}: {_words(error)}")
     if isinstance(error, library.TooManyRedirects):
         return NetworkError(f"{what} is redirected in a circle", hint="Try later or a mirror")
-    if isinstance(error, (ValueError, TypeError, KeyError, AttributeError, AssertionError)):
+    if isinstance(error, RuntimeError) and "closed" in str(error):
+        # huggingface_hub closes the session that all threads share when one cannot connect.
+        return Transient(f"{what}: {_words(error)}")
+    if parsing and isinstance(
+        error, (ValueError, TypeError, KeyError, AttributeError, AssertionError)
+    ):
         # The answer of a login page, a proxy or a broken server, taken for the Hub's.
         return Transient(f"{what}: the answer is not the Hub's ({_words(error)})")
     raise error
@@ -283,7 +289,7 @@ def with_retries(ask: Callable[[], T], what: str, patience: Patience, stop: thre
         except Interrupted:
             raise
         except Exception as error:
-            reason = classify(error, what)
+            reason = classify(error, what, parsing=True)
             if isinstance(reason, KexueError):
                 raise reason from error
             if attempt == patience.attempts:

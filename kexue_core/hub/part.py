@@ -65,6 +65,7 @@ class Part:
     def place(self, destination: Path) -> None:
         """Flush to the disk and put the file where readers look, in one step."""
         os.fsync(self._fd)
+        self._lock.release()  # Windows renames no open file; others wait for the blob's lock
         self.path.replace(destination)
 
     def discard(self) -> None:

@@ -55,10 +55,10 @@ def leftovers(folder: Path) -> list[Path]:
 
 
 def in_use(path: Path) -> bool:
-    """Whether a living process writes this part, or one somewhere under this folder."""
+    """Whether a living process holds this part or lock, or one somewhere under this folder."""
     if path.is_dir() and not path.is_symlink():
-        return any(in_use(part) for part in path.rglob("*.incomplete"))
-    if not _PART.fullmatch(path.name) or not path.is_file():
+        return any(in_use(p) for kind in ("*.incomplete", "*.lock") for p in path.rglob(kind))
+    if not (_PART.fullmatch(path.name) or path.suffix == ".lock") or not path.is_file():
         return False
     lock = FileLock(path, create=False)
     if lock.acquire(blocking=False):

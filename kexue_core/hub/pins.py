@@ -19,10 +19,17 @@ __all__ = ["Pin", "all_pins", "forget_pin", "pins_path", "read_pin", "read_pins"
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """What a revision was: its commit, and sha256 and size of the files that were pulled."""
+    """What a revision was at the first pull.
+
+    Attributes:
+        commit: 40 hex digits.
+        files: sha256 and size of the files that were pulled.
+        partial: Only some files were asked for (``--include``).
+    """
 
     commit: str
     files: Mapping[str, FileEntry]
+    partial: bool = False
 
 
 def pins_path(repo: str) -> Path:
@@ -41,7 +48,8 @@ def read_pins(repo: str) -> dict[str, Pin]:
                 str(name): FileEntry(str(f["sha256"]), int(f["size"]))
                 for name, f in raw["files"].items()
             }
-            found[str(revision)] = Pin(str(raw["commit"]), files)
+            partial = raw.get("partial") is True
+            found[str(revision)] = Pin(str(raw["commit"]), files, partial)
         except (KeyError, TypeError, ValueError, AttributeError):
             continue
     return found
@@ -87,6 +95,7 @@ def _write(repo: str, pins: Mapping[str, Pin]) -> None:
     revisions: dict[str, Any] = {
         revision: {
             "commit": pin.commit,
+            "partial": pin.partial,
             "files": {n: {"sha256": f.sha256, "size": f.size} for n, f in pin.files.items()},
         }
         for revision, pin in pins.items()

@@ -40,6 +40,7 @@ class Plan:
         files: What each file must be.
         license: As the registry says; ``None`` where unknown.
         unpinned: The files are pinned once they are here.
+        partial: They are only some of the repository's (``--include``).
     """
 
     reference: Reference
@@ -52,6 +53,7 @@ class Plan:
     files: Mapping[str, Expected] = field(default_factory=dict)
     license: str | None = None
     unpinned: bool = False
+    partial: bool = False
 
     @property
     def size(self) -> int:
@@ -167,6 +169,7 @@ def _listed(
         files=wanted,
         license=entry.license if entry else None,
         unpinned=True,
+        partial=bool(include),
     )
 
 

@@ -207,7 +207,7 @@ def _asked(what: str, ask: Callable[[], T]) -> T:
     except Exception as error:
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         assert isinstance(cause, Exception)
-        reason = classify(cause, what)
+        reason = classify(cause, what, parsing=True)
         if isinstance(reason, KexueError):
             raise reason from error
         raise NetworkError(

@@ -71,6 +71,7 @@ def plan_removal(reference: Reference | str) -> Removal:
         with contextlib.suppress(NotFoundError):
             if folder := in_folder_mirrors(entry):
                 kept.append(f"{folder} is a mirror, read in place; it stays")
+                paths += [r for f in entry.files if (r := receipt_path(folder / f)).exists()]
         paths += _existing(kexue_home() / "mirrored" / entry.plugin / entry.name)
     pins: list[tuple[str, str]] = []
     if repo is not None:

@@ -170,7 +170,7 @@ def _own_folder(reference: Reference) -> Path:
 
 def _pinned(repo: str, revision: str, entry: WeightsEntry | None, *, whole: bool) -> Placed | None:
     pin = read_pin(repo, revision)
-    if pin is None:
+    if pin is None or (whole and pin.partial):
         return None
     folder = repo_folder(repo).snapshot(pin.commit)
     if not (have_all(folder, pin.files) if whole else folder.is_dir()):

@@ -237,7 +237,8 @@ def _stream(source: Source, part: Part, expected: Expected, run: Run) -> None:
             raise classify_status(response.status_code, response.headers, source.what)
         total = _start(response, part, source, advance)
         known = expected.size if expected.size is not None else total
-        insists = "Range" in headers and response.status_code == 200 and total is not None
+        # A length that is too short may be an accident, once; asked for the rest, it is not.
+        insists = response.status_code == 200 and ("Range" in headers or total == 0)
         watch = _Watch(patience)
         for data in _chunks(response):
             if run.stop.is_set():
@@ -248,7 +249,7 @@ def _stream(source: Source, part: Part, expected: Expected, run: Run) -> None:
             watch.see(len(data))
             if known is not None and part.size > known:
                 return  # more than the file has: judged by the caller
-        if insists and part.size == total:
+        if insists and total is not None and part.size == total:
             return  # the whole file, as the server has it
         if known is not None and part.size < known:
             raise Transient(f"{source.what}: the connection ended at {part.size} of {known} bytes")

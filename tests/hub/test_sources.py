@@ -149,6 +149,7 @@ def test_a_folder_mirror_is_read_in_place(world, tmp_path):
     assert "mirror" in plan_removal("glow").kept[0]
     remove("glow")
     assert (tmp_path / "mirror" / "glow" / BIG).exists()
+    assert not world.files()
 
 
 def test_a_mirror_needs_its_marker(world, tmp_path):
@@ -208,8 +209,9 @@ def test_a_bad_mirror_by_url_gives_way_to_the_hub(published):
     assert not published.files()
 
 
-def test_a_bad_mirror_by_url_alone_is_an_error(world):
-    world.hub.store.add_mirror("glow", {**FILES, BIG: bytes(300_000)})
+@pytest.mark.parametrize("size", [300_000, 299_999, 300_001, 0])
+def test_a_bad_mirror_by_url_alone_is_an_error(world, size):
+    world.hub.store.add_mirror("glow", {**FILES, BIG: bytes(size)})
     world.setenv("KEXUE_MIRROR", world.hub.mirror_url)
     world.register(glow=entry())
     with pytest.raises(ChecksumMismatch):
@@ -275,6 +277,8 @@ def test_files_of_other_frameworks_stay_away(world):
     world.hub.store.add("o/two", {**FILES, "tf_model.h5": b"x"})
     [done] = pull(["hf:o/two"], PullOptions(include=("*.h5",)))
     assert set(done.files) == {"tf_model.h5"}
+    assert set(pull(["hf:o/two"])[0].files) >= set(FILES)  # a part is not taken for the whole
+    assert locate("hf:o/two", download=False).source == "cache"
 
 
 # --- hostile sources ------------------------------------------------------------------------------
