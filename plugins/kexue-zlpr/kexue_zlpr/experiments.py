@@ -71,7 +71,7 @@ class Losses(Experiment):
         """Train and measure one net."""
         dataset, loss = variant.split("-", 1)
         folder = _folder(context.data)
-        found, curve = train_run(dataset, loss, seed, folder, quick=context.quick)
+        found, curves = train_run(dataset, loss, seed, folder, quick=context.quick)
         parts = open_parts(dataset, folder)
         records = [
             ResultRecord(
@@ -89,7 +89,7 @@ class Losses(Experiment):
             )
             for metric, value in found.items()
         ]
-        return records, {"dev_average_precision": curve}
+        return records, curves
 
     def verdict(self, results: Results) -> Verdict:
         """Hold ZLPR against each loss, over the data sets; the verdict is on BCE."""
@@ -127,27 +127,39 @@ class Losses(Experiment):
         return Verdict(holds=all(holds), because=tuple(because), comparisons=tuple(comparisons))
 
     def plot(self, results: Results, verdict: Verdict, path: Path) -> None:
-        """Macro F1 of each loss by data set: a dot at threshold 0, a dash at the tuned one."""
+        """Above, macro F1 by data set (dot: threshold 0, dash: tuned); below, F1 by frequency."""
         from kexue_core.plots import figure, save
 
-        drawn = figure(9.0, 4.2)
-        axes = drawn.subplots()
+        drawn = figure(9.0, 7.0)
+        axes, below = drawn.subplots(2)
         datasets = _datasets(results)
         for i, loss in enumerate(LOSSES):
             xs = [x + 0.14 * (i - 2) for x in range(len(datasets))]
             zero = [_values(results, d, loss, "macro_f1") for d in datasets]
             tuned = [_mean(results, d, loss, "macro_f1_tuned") for d in datasets]
             errors = [stdev(v) if len(v) > 1 else 0.0 for v in zero]
-            [dots, *_] = axes.errorbar(
-                xs, [fmean(v) for v in zero], errors, fmt="o", ms=4, label=f"{loss}, at 0"
-            )
+            [dots, *_] = axes.errorbar(xs, [fmean(v) for v in zero], errors, fmt="o", ms=4)
             axes.plot(xs, tuned, "_", ms=9, color=dots.get_color())
+            points = _by_positives(results, loss)
+            below.plot(points.keys(), points.values(), ".-", label=loss, color=dots.get_color())
         axes.set_xticks(range(len(datasets)), datasets)
         axes.set(ylabel="macro F1, test")
         axes.set_title(f"Dot: threshold 0. Dash: tuned on dev. The claim {verdict}.", fontsize=10)
-        axes.grid(alpha=0.3, axis="y")
-        axes.legend(fontsize=8, ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.08))
+        below.set(xscale="log", xlabel="positives of a label in training", ylabel="its F1 at 0")
+        for part in (axes, below):
+            part.grid(alpha=0.3)
+        below.legend(fontsize=8, ncols=5)
         save(drawn, path)
+
+
+def _by_positives(results: Results, loss: str) -> dict[float, float]:
+    """Mean F1 of the labels of all data sets, by positives in bins of a factor of two."""
+    bins: dict[int, list[float]] = {}
+    for dataset in _datasets(results):
+        for run in results.of(f"{dataset}-{loss}").values():
+            for positives, f1 in run.curves.get("f1_by_positives", ()):
+                bins.setdefault(int(positives).bit_length(), []).append(f1)
+    return {2.0 ** (k - 0.5): fmean(v) for k, v in sorted(bins.items())}
 
 
 def table(results: Results) -> str:

@@ -16,7 +16,7 @@ from kexue_zlpr.study import (
     DATASETS,
     LOSSES,
     average_precision,
-    best_threshold,
+    best_thresholds,
     open_parts,
     train_run,
 )
@@ -57,13 +57,14 @@ def test_a_run_is_a_function_of_its_seed_and_learns(
 ) -> None:
     shorter = replace(DATASETS["emotions"], epochs=20)
     monkeypatch.setattr(study, "DATASETS", {**DATASETS, "emotions": shorter})
-    first, curve = train_run("emotions", "zlpr", 3, folder)
+    first, curves = train_run("emotions", "zlpr", 3, folder)
     again, _ = train_run("emotions", "zlpr", 3, folder)
     assert {k: v for k, v in first.items() if k != "cpu_s"} == {
         k: v for k, v in again.items() if k != "cpu_s"
     }
     assert first["micro_f1"] > 0.7
-    assert len(curve) == 20
+    assert len(curves["dev_average_precision"]) == 20
+    assert len(curves["f1_by_positives"]) == 4
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -75,8 +76,8 @@ def test_every_loss_runs(folder: Path, loss: str) -> None:
 def test_thresholds_and_precision() -> None:
     target = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
     logits = torch.where(target > 0, -1.0, -3.0) + 0.1 * torch.rand(4, 2)
-    threshold = best_threshold(logits, target, 0)
-    assert torch.equal(logits > threshold, target > 0)
+    for threshold in best_thresholds(logits, target):
+        assert torch.equal(logits > threshold, target > 0)
     assert average_precision(logits, target) == pytest.approx(1)
     # Ranks of the true: 1 and 3 of 4.
     ranked = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
