@@ -331,8 +331,8 @@ class _Handler(BaseHTTPRequestHandler):
             data = bytearray(blob.read(position, upto))
             if fault.flip is not None and position <= fault.flip < upto:
                 data[fault.flip - position] ^= 1
+            self.note.sent += len(data)  # before: a client that has all bytes may ask at once
             self.wfile.write(data)
-            self.note.sent += len(data)
             position = upto
             if fault.rate is not None and self.server.hub.closing.wait(len(data) / fault.rate):
                 raise _Dropped
