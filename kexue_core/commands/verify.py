@@ -28,6 +28,7 @@ def command(names: tuple[str, ...], repair: bool, as_json: bool, quiet: bool) ->
       kexue verify glow-celeba --repair
       kexue verify --json
     """
+    from kexue_core.hub.sources import MIRROR_HINT
     from kexue_core.hub.verification import references_here, verify
 
     references = list(names) or [str(r) for r in references_here()]
@@ -47,7 +48,7 @@ def command(names: tuple[str, ...], repair: bool, as_json: bool, quiet: bool) ->
         _output.note(report.detail)
     if bad:
         if bad[0].source == "mirror":
-            hint = "A mirror is not repaired from here: restore the file there, or unset the mirror"
+            hint = MIRROR_HINT
         else:
             hint = f"Run `kexue verify {bad[0].name} --repair`"
         raise ChecksumMismatch(bad[0].detail, hint=hint)

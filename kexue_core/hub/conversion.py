@@ -28,7 +28,15 @@ from kexue_core.plugins import Declared, discover
 from kexue_core.registry import FileEntry
 from kexue_core.specs import AdapterSpec
 
-__all__ = ["convert", "converted_folder", "ensure_converted", "find_adapter"]
+__all__ = [
+    "Converted",
+    "conversions",
+    "convert",
+    "converted_files",
+    "converted_folder",
+    "ensure_converted",
+    "find_adapter",
+]
 
 #: What a conversion was made from and what came of it, beside the files.
 _RECORD = "converted.json"
@@ -149,6 +157,20 @@ def converted_folder(files: Mapping[str, FileEntry], found: Declared) -> Path:
     return kexue_home() / "converted" / name
 
 
+def conversions(files: Mapping[str, FileEntry]) -> list[Path]:
+    """What was made from these source files, by any adapter: folders, and their locks."""
+    return sorted((kexue_home() / "converted").glob(f"{fingerprint(files)[:16]}-*"))
+
+
+def converted_files(folder: Path) -> dict[str, FileEntry] | None:
+    """What a conversion wrote; ``None`` where there is no whole one."""
+    record = read_json(folder / _RECORD)
+    try:
+        return {n: FileEntry(str(f["sha256"]), int(f["size"])) for n, f in record["files"].items()}
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return None
+
+
 def ensure_converted(
     source: Path, files: Mapping[str, FileEntry], *, adapter: str, plugin: str, name: str
 ) -> Path:
@@ -178,16 +200,16 @@ def ensure_converted(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f"{folder.name}.lock"):
-            record = read_json(folder / _RECORD)
-            if record is None:
+            made = converted_files(folder)
+            if made is None:
                 _make(source, folder, adapter=adapter, plugin=plugin)
-                record = read_json(folder / _RECORD)
+                made = converted_files(folder)
     except OSError as error:
         raise KexueError(
             f"{error.filename or folder} cannot be written: {error.strerror}",
             hint="Set KEXUE_HOME to a folder that you can write",
         ) from error
-    made = {n: FileEntry(f["sha256"], f["size"]) for n, f in record["files"].items()}
+    assert made is not None
     check_files(folder, made, name=name)
     return folder
 

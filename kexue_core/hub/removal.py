@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kexue_core.errors import KexueError, NotFoundError
-from kexue_core.hub.files import fingerprint
+from kexue_core.hub.conversion import conversions
 from kexue_core.hub.home import kexue_home
 from kexue_core.hub.layout import RepoFolder, repo_folder
 from kexue_core.hub.mirrors import in_folder_mirrors
@@ -84,7 +84,7 @@ def plan_removal(reference: Reference | str) -> Removal:
                 pins.append((repo, other))
                 sources.append(dict(pin.files))
         paths += _in_cache(repo_folder(repo), commits, kept)
-    paths += [p for files in sources if files for p in _conversions(files)]
+    paths += [p for files in sources if files for p in conversions(files)]
     files = list(_files(paths))
     paths += [r for r in map(receipt_path, files) if r.exists()]
     return Removal(
@@ -146,10 +146,6 @@ def _in_cache(repo: RepoFolder, commits: set[str], kept: list[str]) -> list[Path
     gone = sorted(blobs - used)
     locks = [lock for blob in gone for lock in _existing(repo.locks / f"{blob.name}.lock")]
     return [*mine, *refs, *gone, *locks, *leftovers(repo.blobs)]
-
-
-def _conversions(files: dict[str, FileEntry]) -> list[Path]:
-    return sorted((kexue_home() / "converted").glob(f"{fingerprint(files)[:16]}-*"))
 
 
 def _existing(path: Path) -> list[Path]:

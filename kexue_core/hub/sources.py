@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kexue_core.errors import NotFoundError, OfflineError
+from kexue_core.errors import ChecksumMismatch, NotFoundError, OfflineError
 from kexue_core.hub.files import check_files, fingerprint, have_all
 from kexue_core.hub.home import kexue_home
 from kexue_core.hub.layout import repo_folder
@@ -17,6 +17,9 @@ from kexue_core.names import Reference, parse_reference
 from kexue_core.registry import FileEntry, WeightsEntry, load_registry
 
 __all__ = ["Located", "Placed", "find_here", "find_placed", "locate", "mirrored_folder", "not_here"]
+
+#: What to do about a mirror with a bad file: it is someone else's, so nothing is done to it.
+MIRROR_HINT = "A mirror is not mended from here: restore that file in it, or unset KEXUE_MIRROR"
 
 #: Branch that a Hub reference without a revision means.
 MAIN = "main"
@@ -104,7 +107,12 @@ def find_here(reference: Reference) -> Located | None:
     placed = find_placed(reference)
     if placed is None:
         return None
-    check_files(placed.folder, placed.files, name=str(reference))
+    try:
+        check_files(placed.folder, placed.files, name=str(reference))
+    except ChecksumMismatch as error:
+        if placed.source == "mirror":
+            raise ChecksumMismatch(error.message, hint=MIRROR_HINT) from None
+        raise
     return Located(placed.folder, placed.entry, placed.source)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from kexue_core.errors import ChecksumMismatch
+from kexue_core.hub.conversion import conversions, converted_files
 from kexue_core.hub.parts import move_aside
 from kexue_core.hub.pins import all_pins
 from kexue_core.hub.receipts import check_file
-from kexue_core.hub.sources import Placed, find_placed, not_here
+from kexue_core.hub.sources import Placed, find_placed, locate, not_here
 from kexue_core.names import Reference, parse_reference
 from kexue_core.registry import load_registry
 
@@ -58,16 +60,18 @@ def verify(reference: Reference | str, *, repair: bool = False) -> list[FileRepo
     placed = find_placed(reference, whole=False)
     if placed is None:
         raise not_here(reference)
-    reports = _check(reference, placed)
+    reports = [*_check(reference, placed), *_check_conversions(reference, placed)]
     if repair and placed.source == "cache" and any(r.state in ("bad", "missing") for r in reports):
         from kexue_core.hub.download import pull
 
         pull([reference])
-        after = {r.file: r for r in _check(reference, placed)}
+        locate(reference)  # makes a conversion that was removed again
+        again = [*_check(reference, placed), *_check_conversions(reference, placed)]
+        after = {r.file: r for r in again}
         return [
             FileReport(r.name, r.file, r.path, r.source, "repaired", r.detail)
             if r.state in ("bad", "missing") and after[r.file].state == "ok"
-            else after[r.file]
+            else after.get(r.file, r)
             for r in reports
         ]
     return reports
@@ -89,6 +93,28 @@ def references_here() -> Iterator[Reference]:
                 reference = Reference("hf", repo, revision=revision)
                 if find_placed(reference, whole=False):
                     yield reference
+
+
+def _check_conversions(reference: Reference, placed: Placed) -> list[FileReport]:
+    """Hash what was made from the source files; a conversion with a bad file is removed whole."""
+    reports = []
+    for folder in conversions(placed.files) if placed.files else ():
+        files = converted_files(folder)
+        if files is None:
+            continue
+        bad = None
+        for file, expected in files.items():
+            path, name = folder / file, f"{reference} (converted)"
+            label = f"{folder.name}/{file}"
+            try:
+                check_file(path, expected, name=str(reference), fresh=True)
+                reports.append(FileReport(name, label, path, "cache", "ok"))
+            except ChecksumMismatch as error:
+                bad = f"{error.message}; the conversion was removed and is made again when used"
+                reports.append(FileReport(name, label, path, "cache", "bad", bad))
+        if bad:
+            shutil.rmtree(folder)
+    return reports
 
 
 def _check(reference: Reference, placed: Placed) -> list[FileReport]:

@@ -31,6 +31,7 @@ from kexue_core.hub import locate
 from kexue_core.hub.conversion import convert
 from kexue_core.hub.download import pull
 from kexue_core.hub.removal import remove
+from kexue_core.hub.verification import verify
 from kexue_core.plugins import discover
 
 SHOP = Path(__file__).parent / "shop"
@@ -256,6 +257,8 @@ def test_a_name_with_an_adapter_is_pulled_converted_and_removed(shop, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     with pytest.raises(VerificationError):
         locate("line", download=False)
+    assert [r.state for r in verify("line", repair=True)] == ["ok", "ok", "ok", "repaired"]
+    assert locate("line", download=False).folder == done.folder
     remove("line")
     assert not shop.files()
 

@@ -180,7 +180,7 @@ def test_a_rotten_mirror_is_refused_and_left_alone(world, tmp_path):
     bad = tmp_path / "mirror" / "glow" / BIG
     bad.write_bytes(bytes(300_000))
     for call in (lambda: locate("glow"), lambda: pull(["glow"])):
-        with pytest.raises(ChecksumMismatch, match="verify glow --repair"):
+        with pytest.raises(ChecksumMismatch, match="restore that file"):
             call()
     assert {r.file: r.state for r in verify("glow", repair=True)}[BIG] == "bad"
     assert bad.exists()
