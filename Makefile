@@ -3,12 +3,14 @@
 #
 #   PYTHON    interpreter to build the environment with          make test PYTHON=python3.12
 #   PIP_ARGS  passed to every pip install, e.g. an index         make demo PIP_ARGS="--index-url ..."
+#   JOBS      test processes at once; 2
 #   ARGS      passed on to pytest, the benchmark, the gallery    make test ARGS="-k glow"
 
 PYTHON   ?= python3.11
 VENV     ?= .venv
 PIP_ARGS ?=
 ARGS     ?=
+JOBS     ?= 2
 OUT      ?= out
 
 BIN      := $(VENV)/bin
@@ -36,8 +38,9 @@ demo: $(READY)
 	$(BIN)/kexue verify glow-celeba
 	$(BIN)/kexue sample glow-celeba -n 32 --columns 8 --out $(OUT)/glow-celeba.png
 
+# A file's tests stay in one process: some share an environment that takes a while to make.
 test: $(READY)
-	$(THREADS) $(BIN)/python -m pytest $(ARGS)
+	$(THREADS) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 # What takes minutes: timings, long trainings, exhaustive mutation.
 test-slow: $(READY)
