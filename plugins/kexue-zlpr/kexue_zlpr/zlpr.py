@@ -306,8 +306,12 @@ def _evaluate(s: Tensor, t: Tensor, block: Block, formula: Callable[..., Tensor]
         return s.sum(-1)
     if torch.compiler.is_compiling():
         return formula(s, t)  # a compiler does better with plain operations
-    rows = s.reshape(-1, s.shape[-1]), t.reshape(-1, t.shape[-1])
-    return cast(Tensor, _OnePass.apply(*rows, block, formula)).reshape(s.shape[:-1])  # type: ignore[no-untyped-call]  # torch's
+    rows, targets = s.reshape(-1, s.shape[-1]), t.reshape(-1, t.shape[-1])
+    if torch.is_grad_enabled() and s.requires_grad:
+        loss = cast(Tensor, _OnePass.apply(rows, targets, block, formula))  # type: ignore[no-untyped-call]  # torch's
+    else:
+        loss, _ = _run(rows, targets, block, derive=False)
+    return loss.reshape(s.shape[:-1])
 
 
 class _OnePass(torch.autograd.Function):
@@ -323,7 +327,7 @@ class _OnePass(torch.autograd.Function):
     ) -> Tensor:
         ctx.block, ctx.formula = block, formula
         ctx.save_for_backward(s, t)
-        loss, ctx.gradient = _run(s, t, block, ctx.needs_input_grad[0])
+        loss, ctx.gradient = _run(s, t, block, derive=True)
         return loss
 
     @staticmethod
@@ -335,11 +339,11 @@ class _OnePass(torch.autograd.Function):
         # Given away at once, which saves a copy; made anew if the graph is retained and run again.
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
-            _, gradient = _run(s, t, ctx.block, True)
+            _, gradient = _run(s, t, ctx.block, derive=True)
         return gradient.mul_(upstream.unsqueeze(-1)), None, None, None
 
 
-def _run(s: Tensor, t: Tensor, block: Block, derive: bool) -> tuple[Tensor, Tensor | None]:
+def _run(s: Tensor, t: Tensor, block: Block, *, derive: bool) -> tuple[Tensor, Tensor | None]:
     step = max(1, BLOCK // s.shape[1]) if s.device.type == "cpu" else len(s)
     gradient = torch.empty_like(s) if derive else None
     sums = []
@@ -361,7 +365,7 @@ def _dense_block(s: Tensor, t: Tensor, gradient: Tensor | None) -> Sums:
     """
     t = t.to(s.dtype)
     z = torch.rsub(t, 1, alpha=2)  # signs, 1 - 2 t
-    low, high = (-math.inf, math.inf)
+    low, high = -math.inf, math.inf
     if s.device.type == "cpu":  # asking a GPU would cost more than it saves
         low, high = (x.item() for x in torch.aminmax(s))
     if low >= -PEAK and high <= PEAK:

@@ -256,6 +256,17 @@ def test_a_retained_graph_gives_its_gradient_again() -> None:
     torch.testing.assert_close(second, 3 * first)
 
 
+def test_without_gradients_the_loss_is_the_same() -> None:
+    s, t = 30 * torch.randn(4, 6, requires_grad=True), labels(4, 6)
+    index = torch.tensor([[0], [1], [-100], [2]])
+    for loss in (zlpr_loss(s, t), sparse_zlpr_loss(s, index)):
+        assert loss.requires_grad
+    with torch.no_grad():
+        assert zlpr_loss(s, t) == zlpr_loss(s.detach(), t)
+        assert sparse_zlpr_loss(s, index) == sparse_zlpr_loss(s.detach(), index)
+    torch.testing.assert_close(zlpr_loss(s, t).detach(), zlpr_loss(s.detach(), t))
+
+
 def test_block_size_and_layout_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     s, t = 20 * torch.randn(33, 40), labels(33, 40)
     expected = both(zlpr_loss, s, t, reduction="none")
