@@ -17,6 +17,9 @@ __all__ = ["KINDS", "Kind", "write_plugin"]
 
 Kind: TypeAlias = Literal["model", "loss", "sampler"]
 
+#: Longer names would break lines of what is written, and no one wants to type them.
+LONGEST_NAME = 30
+
 TEMPLATES = Path(__file__).parent / "templates"
 
 #: What there is to start from: kind -> (summary, the modules of the package).
@@ -40,12 +43,16 @@ def write_plugin(name: str, kind: Kind, directory: Path) -> Path:
 
     Raises:
         InvalidReferenceError: The name is not of the grammar.
-        ConfigError: The name is taken, or the folder exists.
+        ConfigError: The name is taken or too long, or the folder exists.
     """
     check_name(name)
     name = name.removeprefix("kexue-")
     dist = f"kexue-{name}"
     package = dist.replace("-", "_")
+    if len(name) > LONGEST_NAME:
+        raise ConfigError(
+            f"{name!r} has {len(name)} characters", hint=f"Choose at most {LONGEST_NAME}"
+        )
     _check_free(name, kind, dist)
     folder = directory / dist
     if folder.exists():

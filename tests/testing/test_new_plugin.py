@@ -12,10 +12,7 @@ from sandbox import Sandbox
 from synthetic import REPOSITORY
 
 from kexue_core.errors import ConfigError, InvalidReferenceError
-from kexue_core.testing.scaffold import KINDS, write_plugin
-
-#: Short, with a digit, and long: names end up in the middle of lines.
-NAMES = ("x", "3d-net", "a-rather-long-name-of-it")
+from kexue_core.testing.scaffold import KINDS, LONGEST_NAME, Kind, write_plugin
 
 
 @pytest.fixture(scope="module")
@@ -25,22 +22,23 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
 
 @pytest.fixture(scope="module")
 def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every kind under every name."""
+    """Every kind: x-model, x-loss, x-sampler."""
     folder = tmp_path_factory.mktemp("plugins")
     for kind in KINDS:
-        for name in NAMES:
-            write_plugin(f"{name}-{kind}", kind, folder)
+        write_plugin(f"x-{kind}", kind, folder)
     return folder
 
 
-def test_ruff_has_nothing_to_say(plugins: Path, sandbox: Sandbox) -> None:
-    for folder in sorted(plugins.iterdir()):
-        sandbox.run("ruff check --no-cache . && ruff format --no-cache --check .", folder)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["x", "3d-net", "a" * LONGEST_NAME])  # names are inside of lines
+def test_ruff_has_nothing_to_say(name: str, kind: Kind, sandbox: Sandbox, tmp_path: Path) -> None:
+    folder = write_plugin(name, kind, tmp_path)
+    sandbox.run("ruff check --no-cache . && ruff format --no-cache --check .", folder)
 
 
 @pytest.mark.timeout(900)  # mypy reads torch anew where its cache is cold
 def test_mypy_has_nothing_to_say(plugins: Path, sandbox: Sandbox) -> None:
-    packages = sorted(plugins.glob(f"kexue-{NAMES[0]}-*/kexue_*"))
+    packages = sorted(plugins.glob("kexue-x-*/kexue_*"))
     assert len(packages) == len(KINDS)
     cache = REPOSITORY / ".mypy_cache" / "new-plugin"
     sandbox.run(f"mypy --strict --cache-dir {cache} " + " ".join(map(str, packages)), plugins)
@@ -48,7 +46,7 @@ def test_mypy_has_nothing_to_say(plugins: Path, sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("kind", ["loss", "sampler"])  # the page's test does it for a model
 def test_the_kit_passes(kind: str, plugins: Path, sandbox: Sandbox) -> None:
-    name = f"kexue-{NAMES[0]}-{kind}"
+    name = f"kexue-x-{kind}"
     sandbox.run("pip install --quiet -e .", plugins / name)
     done = sandbox.run(f"kexue check {name} --json", plugins)
     outcomes = json.loads(done.stdout)
@@ -58,7 +56,7 @@ def test_the_kit_passes(kind: str, plugins: Path, sandbox: Sandbox) -> None:
 
 @pytest.mark.timeout(600)
 def test_the_recipe_trains_and_its_weights_are_sampled(plugins: Path, sandbox: Sandbox) -> None:
-    name = f"{NAMES[0]}-model"
+    name = "x-model"
     sandbox.run("pip install --quiet -e .", plugins / f"kexue-{name}")
     images = plugins.parent / "images"
     images.mkdir()
@@ -85,6 +83,8 @@ def test_taken_names_and_folders_are_refused(tmp_path: Path) -> None:
         write_plugin("glow", "model", tmp_path)
     with pytest.raises(ConfigError, match="kexue declares a sampler 'latent-prior'"):
         write_plugin("latent-prior", "sampler", tmp_path)
+    with pytest.raises(ConfigError, match="31 characters"):
+        write_plugin("a" * 31, "model", tmp_path)
     with pytest.raises(InvalidReferenceError):
         write_plugin("Not A Name", "model", tmp_path)
 
