@@ -160,3 +160,15 @@ def test_a_pull_over_the_network_imports_no_torch(served):
     code = f"from kexue_core.hub.download import pull; pull(['{HF}']); import sys; "
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], env=served.environment(), check=True)
+
+
+def test_one_display_for_all_files(served, capsys):
+    from kexue_core.hub.progress import Display, terminal_meter
+
+    served.hub.fault(file=BIG, flip=9, times=1)
+    display = Display()
+    [done] = pull([HF], meter=display)
+    assert done.fetched == sum(map(len, FILES.values())) + len(FILES[BIG])
+    assert display._bar is None
+    assert not isinstance(terminal_meter(), Display)  # stderr is no terminal here
+    pull([HF], meter=Display())  # nothing to transfer: nothing to show
