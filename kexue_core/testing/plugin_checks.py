@@ -28,7 +28,8 @@ __all__ = ["ADAPTER_CHECKS", "PLUGIN_CHECKS", "RECIPE_CHECKS"]
 #: What a child prints: seconds that listing took, and the heavy modules that it imported.
 _LISTING = """
 import json, sys
-from kexue_core.plugins import HEAVY, discover
+from kexue_core.isolation import HEAVY
+from kexue_core.plugins import discover
 records = list(discover())
 wanted = next(r for r in records if r.distribution == sys.argv[1])
 heavy = sorted({m.partition(".")[0] for m in sys.modules} & HEAVY)

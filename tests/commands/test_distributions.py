@@ -9,8 +9,8 @@ from importlib import metadata
 import pytest
 
 from kexue_core.distributions import entry_points
+from kexue_core.isolation import _admits
 from kexue_core.names import normalize
-from kexue_core.plugins import _admits
 
 GROUPS = ("console_scripts", "pytest11", "kexue", "kexue.commands", "distutils.commands", "none")
 
