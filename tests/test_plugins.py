@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from kexue_core import LossSpec, ModelSpec, hookimpl, isolation
+from kexue_core import LossSpec, ModelSpec, hookimpl
 from kexue_core.distributions import EntryPoint
 from kexue_core.errors import AmbiguousNameError, NotFoundError, PluginError
 from kexue_core.plugins import PluginRecord, Plugins, Problem, discover
@@ -95,7 +95,7 @@ def test_the_requirement_on_the_core_is_held(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "fake_plugin", _fake(model("fake")))
     entry = EntryPoint("fake", "fake_plugin", "fake", "1.0", (requirement,))
-    loaded, _ = isolation.load_plugin("fake", [entry])
+    loaded, _ = load_plugin("fake", [entry])
     assert loaded.broken == (refused is not None)
     if refused:
         assert f"needs kexue{refused}, and " in loaded.problems[0].cause
@@ -109,9 +109,7 @@ def test_an_object_that_answers_to_everything_is_no_hook(monkeypatch: pytest.Mon
     fake = _fake(model("fake"))
     fake.lazy = Everything()  # type: ignore[attr-defined]
     monkeypatch.setitem(__import__("sys").modules, "fake_plugin", fake)
-    loaded, _ = isolation.load_plugin(
-        "fake", [EntryPoint("fake", "fake_plugin", "fake", "1.0", ())]
-    )
+    loaded, _ = load_plugin("fake", [EntryPoint("fake", "fake_plugin", "fake", "1.0", ())])
     assert not loaded.problems
 
 
@@ -126,16 +124,14 @@ def test_a_name_is_declared_once(
     specs: tuple[Spec, ...], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "fake_plugin", _fake(*specs))
-    loaded, _ = isolation.load_plugin(
-        "fake", [EntryPoint("fake", "fake_plugin", "fake", "1.0", ())]
-    )
+    loaded, _ = load_plugin("fake", [EntryPoint("fake", "fake_plugin", "fake", "1.0", ())])
     assert loaded.specs == ()
     assert loaded.problems[0].cause == said
 
 
 def test_one_module_a_distribution() -> None:
     entries = [EntryPoint(n, "fake_plugin", "fake", "1.0", ()) for n in ("a", "b")]
-    loaded, _ = isolation.load_plugin("fake", entries)
+    loaded, _ = load_plugin("fake", entries)
     assert "declares 2 modules" in loaded.problems[0].cause
 
 
