@@ -361,8 +361,8 @@ and the scenarios are in `kexue_core.testing`.
 |---|---|---|---|---|
 {rows}
 
-The last rows of `huggingface_hub` with a listing are those of `snapshot_download`; otherwise it is
-`hf_hub_download`, file by file.
+huggingface_hub's rows are those of `hf_hub_download`, file by file, and of `snapshot_download`
+where the repository is listed (API, `../../evil`, 100,000 files).
 
 ## Speed and memory
 

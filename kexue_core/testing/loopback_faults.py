@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-__all__ = ["Fault", "Faults"]
+__all__ = ["Fault", "Faults", "drain"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,3 +94,18 @@ class Faults:
                 and (fault.times is None or fault.seen < fault.times)
             ):
                 yield fault
+
+
+def drain(connection: socket.socket, limit: float = 5.0) -> None:
+    """Wait until the client's kernel has what was sent: a reset drops what is still queued here."""
+    deadline = time.monotonic() + limit
+    try:
+        import fcntl
+        import termios
+
+        while time.monotonic() < deadline:
+            if not struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, b"\0" * 4))[0]:
+                return
+            time.sleep(0.001)
+    except (ImportError, OSError):  # where the queue cannot be asked, give it a moment
+        time.sleep(0.05)

@@ -18,7 +18,6 @@ import re
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,7 +26,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from kexue_core.testing.loopback_api import Question, api_answer
-from kexue_core.testing.loopback_faults import Fault, Faults
+from kexue_core.testing.loopback_faults import Fault, Faults, drain
 from kexue_core.testing.loopback_store import Blob, Store
 
 __all__ = ["LoopbackHub", "Seen"]
@@ -342,11 +341,11 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.stall_after is not None:
             self.server.hub.closing.wait()
         elif fault.reset_after is not None:
+            drain(self.connection)
             # Linger with no time to linger: the kernel answers with RST instead of FIN.
             linger = struct.pack("ii", 1, 0)
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             self.connection.close()
         elif fault.close_after is not None:
             self.connection.shutdown(socket.SHUT_WR)
-            time.sleep(0)
         raise _Dropped
