@@ -9,6 +9,7 @@ import pytest
 from kexue_core import LossSpec, ModelSpec, hookimpl
 from kexue_core.distributions import EntryPoint
 from kexue_core.errors import AmbiguousNameError, NotFoundError, PluginError
+from kexue_core.isolation import load_plugin
 from kexue_core.plugins import PluginRecord, Plugins, Problem, discover
 from kexue_core.specs import Spec
 
