@@ -15,7 +15,8 @@ from kexue_core.testing.loopback_hub import LoopbackHub
 
 # Patience of a test: seconds become tenths.
 FAST = {
-    "KEXUE_STALL_TIMEOUT": "0.6",
+    "KEXUE_STALL_TIMEOUT": "1.0",
+    "KEXUE_ATTEMPTS": "4",
     "KEXUE_RATE_WINDOW": "0.5",
     "KEXUE_RETRY_WAIT": "0.02",
     "KEXUE_REPLY_TIMEOUT": "5",
