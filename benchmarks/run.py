@@ -76,7 +76,7 @@ def table(results: Mapping[str, Any]) -> str:
         "# Benchmarks",
         "",
         "Written by `make bench`. Times are medians, CPU time of one thread; contenders take turns",
-        "in one process. The ratio says how many times faster ours is, in brackets its quartiles",
+        "in one process. The ratio says how many times less ours takes, in brackets its quartiles",
         "over the rounds. Bars were set before.",
         "",
         "| | ours | peer | ratio | bar | |",
