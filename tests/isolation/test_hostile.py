@@ -123,11 +123,10 @@ def test_the_healthy_are_in_order_among_all_the_broken(
         assert all_at_once[name]["state"] == "ok", all_at_once[name]
 
 
-@pytest.mark.parametrize("name", ["hostile-heavy", "hostile-rubbish"])
-def test_doctor_alone_fails_for_one_broken_plugin(name: str) -> None:
-    done, _ = kexue("doctor", "--quiet", "--json", plugins=[name])
+def test_doctor_fails_for_one_heavy_plugin_among_none_broken() -> None:
+    done, _ = kexue("doctor", "--quiet", "--json", plugins=["hostile-heavy"])
     assert done.returncode == 1
-    assert [row["name"] for row in json.loads(done.stdout)] == [name]
+    assert [row["name"] for row in json.loads(done.stdout)] == ["hostile-heavy"]
 
 
 def test_a_slow_import_is_named_after_two_seconds(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from kit_specs import GOOD
 from synthetic import MODULES, REPOSITORY, environment, write_distribution
 
 from kexue_core import AdapterSpec, ModelSpec, RecipeSpec
+from kexue_core.errors import PluginError
 from kexue_core.plugins import PluginRecord, Plugins, Problem
 from kexue_core.specs import Spec
-from kexue_core.testing import subject_cases
+from kexue_core.testing import cases, run_checks, subject_cases
 from kexue_core.testing.subjects import AdapterSubject, ModelSubject, PluginSubject, RecipeSubject
 
 HOSTILE = REPOSITORY / "tests" / "fixtures" / "hostile"
@@ -176,22 +177,19 @@ def kexue_components():
         assert [line.split("\t")[1] for line in done.stdout.splitlines()] == ["check", "density"]
         assert not done.stderr
 
-    def test_checks_are_listed_with_their_promises(self, tmp_path: Path) -> None:
-        done = self.run(tmp_path, "wrong-plugin", "--list")
-        assert done.returncode == 0
-        assert "model:wrong-density\t" in done.stdout
-
-    @pytest.mark.parametrize(
-        ("args", "wanted"),
-        [
-            (("no-such",), "no-such is not installed"),
-            (("wrong-plugin", "--only", "x*"), "No check of wrong-plugin matches 'x*'"),
-        ],
-    )
-    def test_mistakes_are_one_line(
-        self, tmp_path: Path, args: tuple[str, ...], wanted: str
-    ) -> None:
-        done = self.run(tmp_path, *args)
+    def test_a_mistake_is_one_line(self, tmp_path: Path) -> None:
+        done = self.run(tmp_path, "no-such")
         assert done.returncode == 1
-        assert wanted in done.stderr
+        assert "no-such is not installed" in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_checks_are_listed_with_their_promises() -> None:
+    listed = {case.id: case.check.promise for case in cases("kexue-flow")}
+    assert listed["model:glow-density"].endswith("by its Jacobian, or by its integral.")
+    assert all(promise.endswith(".") for promise in listed.values())
+
+
+def test_a_pattern_that_matches_nothing_is_a_mistake() -> None:
+    with pytest.raises(PluginError, match=r"No check of kexue matches 'x\*'"):
+        run_checks("kexue", only="x*")
