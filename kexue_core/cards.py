@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kexue_core.training.recipe import Card
     from kexue_core.training.records import ResultRecord
 
-__all__ = ["build_card", "model_index"]
+__all__ = ["build_card", "model_index", "with_results"]
 
 _PAGE = """\
 ---
@@ -153,6 +153,15 @@ def model_index(
         for r in records
     ]
     return [{"name": name, "results": results}]
+
+
+def with_results(body: str, records: Sequence[ResultRecord]) -> str:
+    """``body`` of a card with the table of its results made anew; unchanged where it has none."""
+    before, heading, rest = body.partition("\n## Results\n")
+    if not heading:
+        return body
+    _, following, after = rest.partition("\n## ")
+    return f"{before}{heading}\n{_results(records)}\n{following}{after}"
 
 
 def _results(records: Sequence[ResultRecord]) -> str:

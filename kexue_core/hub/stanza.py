@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from kexue_core.cards import model_index
+from kexue_core.cards import model_index, with_results
 from kexue_core.errors import NotFoundError, PluginError, WeightsFormatError
 from kexue_core.folder import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, WeightsConfig
 from kexue_core.hub.files import safe_name
@@ -184,7 +184,7 @@ def _card(folder: Path, name: str, spec: ModelSpec, records: Sequence[ResultReco
     if index:
         metadata["model-index"] = index
     top = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
-    return f"---\n{top}---\n{body}".encode()
+    return f"---\n{top}---\n{with_results(body, records)}".encode()
 
 
 def _spec(config: WeightsConfig) -> ModelSpec:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from kexue_core import ModelSpec
-from kexue_core.cards import build_card
+from kexue_core.cards import build_card, with_results
 from kexue_core.errors import DataError
 from kexue_core.training import Card
 from kexue_core.training.records import (
@@ -171,3 +171,11 @@ def test_without_results_none_are_claimed() -> None:
     text = card()
     assert "None were measured." in text
     assert "model-index" not in text
+
+
+def test_the_results_of_a_card_are_made_anew() -> None:
+    body = "\n# name\n\n## Results\n\nold table\n\n## Limits\n\nnone\n"
+    fresh = with_results(body, [])
+    assert fresh == "\n# name\n\n## Results\n\nNone were measured.\n\n## Limits\n\nnone\n"
+    assert with_results(fresh, []) == fresh
+    assert with_results("\n# a card of one's own\n", []) == "\n# a card of one's own\n"
