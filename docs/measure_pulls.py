@@ -210,7 +210,7 @@ def measure_life(root: Path) -> list[tuple[str, list[Outcome]]]:
         hub.seen.clear()
         outcome = client.run(reference, files)
         again = hub.sent(BIG)
-        outcome.words += f", {again / len(files[BIG]):.0%} of the bytes sent again"
+        outcome.words += f", {again / len(files[BIG]):.0%} of the file sent the second time"
         return outcome
 
     def at_once(hub: LoopbackHub, client: Client) -> Outcome:
