@@ -2,8 +2,9 @@
 
     python docs/fill_records.py [--from runs/reproduce] [--check]
 
-``--from`` takes over report.json and plot.png of every experiment that was reproduced there (quick
-runs are left out) into ``results/`` and ``images/``. Then each block
+``--from`` takes over report.json and plot.png of every experiment that was reproduced there (no
+quick runs, nor fewer seeds than the experiment has) into ``results/`` and ``images/``. Then each
+block
 
     <!-- record: NAME -->
     <!-- end record -->
@@ -30,16 +31,16 @@ BLOCK = re.compile(r"<!-- record: ([a-z0-9-]+) -->\n.*?<!-- end record -->", re.
 
 
 def take_over(source: Path) -> None:
-    """Copy reports and plots of full runs."""
+    """Copy reports and plots of experiments with all their seeds."""
     for path in sorted(source.glob("*/report.json")):
         report = json.loads(path.read_text(encoding="utf-8"))
-        if report["quick"]:
+        if not report["complete"]:
             continue
         name = report["experiment"]
         for folder in ("results", "images"):
             (HERE / folder).mkdir(exist_ok=True)
         shutil.copyfile(path, HERE / "results" / f"{name}.json")
-        shutil.copyfile(path.with_name("plot.png"), HERE / "images" / f"{name}.png")
+        shutil.copyfile(path.with_name("plot.png"), HERE / "images" / f"reproduce-{name}.png")
 
 
 def block(name: str) -> str:
@@ -66,7 +67,7 @@ def block(name: str) -> str:
         "",
         *(f"- {reason}" for reason in report["because"]),
         "",
-        f"![{report['claim']}](images/{name}.png)",
+        f"![{report['claim']}](images/reproduce-{name}.png)",
         "",
         f"{record['dataset']}, {record['n']:,} of {record['split']}, {seeds} "
         f"seed{'s (mean and deviation)' if seeds > 1 else ''}; `{report['command']}`; "

@@ -188,6 +188,7 @@ def reproduce(
         "criterion": experiment.criterion,
         "quick": quick,
         "seeds": count,
+        "complete": not quick and count >= experiment.seeds,
         "command": command,
         "verdict": str(verdict),
         "holds": verdict.holds,

@@ -34,6 +34,7 @@ def report(name: str, *, quick: bool = False) -> dict[str, Any]:
         "criterion": "good below bad",
         "verdict": "holds",
         "quick": quick,
+        "complete": not quick,
         "seeds": 2,
         "command": f"kexue reproduce {name} --seeds 2",
         "because": ["good against bad: better by 0.5000"],
@@ -60,7 +61,7 @@ def test_figures_come_from_full_runs(fill: ModuleType, tmp_path: Path) -> None:
         (runs / name / "plot.png").write_bytes(b"png")
     fill.take_over(runs)
     assert [p.name for p in (tmp_path / "results").iterdir()] == ["claim.json"]
-    assert (tmp_path / "images" / "claim.png").read_bytes() == b"png"
+    assert (tmp_path / "images" / "reproduce-claim.png").read_bytes() == b"png"
     page = "before\n<!-- record: claim -->\nstale\n<!-- end record -->\nafter\n"
     new = fill.filled(page)
     assert "stale" not in new

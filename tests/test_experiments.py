@@ -168,7 +168,8 @@ def test_finished_runs_are_not_repeated_and_interrupted_ones_go_on(tmp_path: Pat
     assert "was finished before" in said[0]
     assert report["holds"]
     # Fewer seeds than there are runs: those asked for are judged.
-    assert reproduce(Toy(), out=tmp_path, seeds=1)["seeds"] == 1
+    fewer = reproduce(Toy(), out=tmp_path, seeds=1)
+    assert (fewer["seeds"], fewer["complete"], report["complete"]) == (1, False, True)
 
 
 def test_experiments_of_a_study_share_runs(tmp_path: Path) -> None:

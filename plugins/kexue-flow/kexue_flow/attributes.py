@@ -77,7 +77,7 @@ class Attributes(Pictures):
         area = area_under_curve(have @ direction, lack @ direction)
         save_file({"direction": direction}, context.folder / "direction.safetensors")
         record = self.record(self.metric, area, len(have) + len(lack), seed, context, images=n)
-        return [record], {}
+        return [replace(record, dataset="CelebA frames", split="val")], {}
 
     def verdict(self, results: Results) -> Verdict:
         """Judge by the criterion."""

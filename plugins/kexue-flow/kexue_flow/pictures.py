@@ -27,7 +27,13 @@ from kexue_core.training.records import ResultRecord, device_name, versions
 from kexue_core.training.seeding import derive
 from kexue_flow.glow import Glow
 
-__all__ = ["Interpolation", "Pictures", "Temperature"]
+__all__ = [
+    "FashionInterpolation",
+    "FashionTemperature",
+    "Interpolation",
+    "Pictures",
+    "Temperature",
+]
 
 #: Images that a figure is measured on; a full run of either takes a minute or two on one core.
 IMAGES, QUICK_IMAGES = 64, 8
@@ -82,8 +88,8 @@ class Pictures(Experiment):
         return ResultRecord(
             metric=metric,
             value=value,
-            dataset=f"prior samples of {self.weights}",
-            split="val",
+            dataset=f"samples of {self.weights}",
+            split="prior",
             n=n,
             seed=seed,
             command=context.command,
@@ -197,6 +203,20 @@ class Interpolation(Pictures):
             assert isinstance(walk, tuple)
             paths.append(self.glow.decode(walk))
         return paths
+
+
+class FashionTemperature(Temperature):
+    """The same of the weights of Fashion-MNIST."""
+
+    name = study = "glow-fashion-temperature"
+    weights = "glow-fashion"
+
+
+class FashionInterpolation(Interpolation):
+    """The same of the weights of Fashion-MNIST."""
+
+    name = study = "glow-fashion-interpolation"
+    weights = "glow-fashion"
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
