@@ -112,8 +112,7 @@ class _Parts(Experiment):
         return asdict(self._config(variant, quick=quick))
 
     def identity(self, data: str | None) -> str:
-        dataset = SmallGlow(SmallGlowConfig()).data(data, "train")
-        return f"{dataset.name}, {dataset.fingerprint[:16]}"
+        return SmallGlow(SmallGlowConfig()).data(data, "train").fingerprint
 
     def run(
         self, variant: str, seed: int, context: RunContext
