@@ -131,6 +131,7 @@ def train(
                 model,
                 folder=folder,
                 name=name,
+                title=weights or name,
                 training=run.data,
                 validation=run.validation,
                 seed=seed,

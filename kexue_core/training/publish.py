@@ -38,6 +38,7 @@ def publish(
     *,
     folder: Path,
     name: str,
+    title: str,
     training: Dataset,
     validation: Dataset,
     seed: int,
@@ -48,7 +49,8 @@ def publish(
     """Write ``folder/weights``, and append to ``folder/results.jsonl`` what it measures.
 
     The weights are rounded, written, read back and then measured, so that every figure is one of
-    the file that is published, on a model built as a reader of it builds it.
+    the file that is published, on a model built as a reader of it builds it. The records tell the
+    recipe's ``name``, the card has the ``title``, which is what the weights are called.
 
     Returns:
         What was measured.
@@ -98,7 +100,7 @@ def publish(
     records += [r for r in earlier if r.weights == sha256 and r not in records]
     card = build_card(
         recipe.card,
-        name=name,
+        name=title,
         spec=spec,
         distribution=declared.distribution,
         config=asdict(recipe.config),
