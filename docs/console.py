@@ -18,12 +18,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # bold headings
+ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- run -->\n```console\n)(.*?)(```)", re.DOTALL)
 
 
 def run(command: str, folder: Path) -> str:
     """What a shell prints for ``command``, both streams, as on a terminal of 100 columns."""
-    env = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "KEXUE_HOME": str(folder / "home")}
+    env = os.environ | {"COLUMNS": "100", "TERM": "xterm", "KEXUE_HOME": str(folder / "home")}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     # `script` gives the command a terminal: people see tables, pipes get tab-separated values.
     done = subprocess.run(
@@ -35,7 +37,9 @@ def run(command: str, folder: Path) -> str:
         text=True,
         check=False,
     )
-    lines = done.stdout.replace("\r\n", "\n").rstrip("\n").split("\n")
+    # Where the checkout is on this machine is nobody's business.
+    text = STYLE.sub("", done.stdout).replace("\r\n", "\n").replace(f"{ROOT}{os.sep}", "")
+    lines = text.rstrip("\n").split("\n")
     return "\n".join(line.rstrip() for line in lines)
 
 
