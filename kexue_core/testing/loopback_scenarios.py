@@ -95,6 +95,10 @@ def _statuses() -> list[Scenario]:
         file = "*" if method == "API" else _BIG
         wait = {"method": method, "file": file, "status": 429, "retry_after": "1", "times": 1}
         found.append(Scenario(f"429 with Retry-After on {method}, once", (wait,), "recovered"))
+        always = {k: v for k, v in wait.items() if k != "times"}
+        found.append(
+            Scenario(f"429 with Retry-After on {method}, always", (always,), "NetworkError")
+        )
         for status in (500, 503):
             fault = {"method": method, "file": file, "status": status}
             found.append(
