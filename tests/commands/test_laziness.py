@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 
@@ -53,7 +52,9 @@ def test_asking_torch_for_devices_leaves_the_doctor_without_it(kexue):
 
 
 def test_list_costs_at_most_ten_bare_interpreters(environment, site, catalogue, toys, toy_source):
-    """CPU time of the child, medians; with nine plugins and a catalogue of twenty weights.
+    """CPU time of the child, the least of many; with nine plugins and twenty weights.
+
+    Whatever else this machine does only ever adds to it.
 
     The plugins are those that are installed here, and as many more as are missing.
     """
@@ -86,8 +87,8 @@ def test_list_costs_at_most_ten_bare_interpreters(environment, site, catalogue, 
     for code in codes.values():  # bytecode and the copy of the catalogue
         seconds(code)
     times = {name: [] for name in codes}
-    for _ in range(9):
+    for _ in range(15):
         for name, code in codes.items():
             times[name].append(seconds(code))
-    ratio = statistics.median(times["list"]) / statistics.median(times["bare"])
+    ratio = min(times["list"]) / min(times["bare"])
     assert ratio <= 10, f"{ratio:.1f} times `python -c pass`"

@@ -13,16 +13,29 @@ import numpy as np
 import pytest
 
 TOY = Path(__file__).parent / "toy"
+# Its metadata is on the path only while these tests run: other tests count what is installed.
+TOY_METADATA = Path(__file__).parent / "toy_installed"
 ROOT = Path(__file__).parents[2]
 
 sys.path.insert(0, str(TOY))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _toy_installed() -> Iterator[None]:
+    from kexue_core.plugins import discover
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(TOY_METADATA))
+        discover.cache_clear()
+        yield
+    discover.cache_clear()
 
 
 @pytest.fixture(autouse=True)
 def _toy_plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from kexue_core.plugins import discover
 
-    monkeypatch.setenv("KEXUE_PLUGINS", "kexue-toy")
+    monkeypatch.setenv("KEXUE_PLUGINS", "kexue-trainee")
     discover.cache_clear()
     yield
     discover.cache_clear()
@@ -45,12 +58,12 @@ def data(tmp_path: Path, rng: np.random.Generator) -> Path:
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    path = os.pathsep.join([str(ROOT), str(TOY)])
+    path = os.pathsep.join(map(str, (ROOT, TOY, TOY_METADATA)))
     return {
         **os.environ,
         "PYTHONPATH": path,
         "OMP_NUM_THREADS": "1",
-        "KEXUE_PLUGINS": "kexue-toy",
+        "KEXUE_PLUGINS": "kexue-trainee",
         "CUDA_VISIBLE_DEVICES": "",
     }
 

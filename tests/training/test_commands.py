@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from kexue_toy.recipe import ToyRecipe, ToyRecipeConfig
+from kexue_trainee.recipe import ToyRecipe, ToyRecipeConfig
 
 from kexue_core.commands.evaluate import command as evaluate_command
 from kexue_core.commands.train import command as train_command

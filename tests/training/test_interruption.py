@@ -147,7 +147,7 @@ def test_a_full_disk_costs_no_checkpoint(
 PROCESSES = """
 import sys, torch
 from pathlib import Path
-from kexue_toy.recipe import ToyRecipe, ToyRecipeConfig
+from kexue_trainee.recipe import ToyRecipe, ToyRecipeConfig
 from kexue_core.plugins import discover
 from kexue_core.training.loop import train
 

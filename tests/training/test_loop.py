@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kexue_toy.recipe import ToyRecipe, ToyRecipeConfig
+from kexue_trainee.recipe import ToyRecipe, ToyRecipeConfig
 from PIL import Image
 from safetensors.torch import load_file
 

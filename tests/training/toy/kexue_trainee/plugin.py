@@ -12,8 +12,8 @@ from kexue_core.specs import Spec
 def kexue_components() -> Iterable[Spec]:
     yield ModelSpec(
         name="toy",
-        factory="kexue_toy.recipe:Toy",
-        config="kexue_toy.recipe:ToyConfig",
+        factory="kexue_trainee.recipe:Toy",
+        config="kexue_trainee.recipe:ToyConfig",
         float32=("mean",),
     )
-    yield RecipeSpec(name="toy-made", factory="kexue_toy.recipe:ToyRecipe", model="toy")
+    yield RecipeSpec(name="toy-made", factory="kexue_trainee.recipe:ToyRecipe", model="toy")
