@@ -289,6 +289,11 @@ def import_object(path: str) -> Any:
         raise PluginError(
             f"{path} does not exist: {error}", hint="Correct the import string in the plugin's spec"
         ) from error
+    except Exception as error:  # a module may do anything while it is imported
+        raise PluginError(
+            f"{path} cannot be imported: {type(error).__name__}: {error}",
+            hint="--debug shows where; tell the plugin's author",
+        ) from error
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,3 +110,14 @@ def test_declaring_costs_no_torch() -> None:
     code = "import sys, kexue_core as k; k.ModelSpec; k.hookimpl; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("source", ["def (", "raise ValueError('no')", "1 / 0"])
+def test_a_module_that_breaks_while_imported_is_a_plugin_error(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"breaks_{abs(hash(source))}"
+    (tmp_path / f"{name}.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(PluginError, match=f"{name}:x cannot be imported"):
+        import_object(f"{name}:x")
