@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,16 +44,22 @@ def plot_curves(
     xlabel: str = "step",
     ylabel: str | None = None,
 ) -> None:
-    """One line a variant: the mean over its seeds, in a band from the lowest to the highest."""
+    """One line a variant: the median over its seeds, in a band from the lowest to the highest.
+
+    The axis fits the medians: one seed's spike would flatten all curves, and is cut off instead.
+    """
     drawn = figure()
     axes = drawn.subplots()
+    shown: list[float] = []
     for variant in variants:
         curves = [run.curves[metric] for run in results.of(variant).values()]
         # Seeds are measured at the same steps; a shorter curve would be a run that stopped early.
         points = list(zip(*curves, strict=True))
         steps = [p[0][0] for p in points]
         values = [[y for _, y in p] for p in points]
-        [line] = axes.plot(steps, [sum(v) / len(v) for v in values], label=variant, marker=".")
+        medians = [statistics.median(v) for v in values]
+        shown += medians
+        [line] = axes.plot(steps, medians, label=variant, marker=".")
         axes.fill_between(
             steps,
             [min(v) for v in values],
@@ -63,6 +70,8 @@ def plot_curves(
         )
     axes.set_title(title, fontsize="medium")
     axes.set(xlabel=xlabel, ylabel=ylabel or metric)
+    margin = 0.05 * (max(shown) - min(shown)) or 1.0
+    axes.set_ylim(min(shown) - margin, max(shown) + margin)
     axes.grid(alpha=0.3)
     axes.legend()
     save(drawn, path)
