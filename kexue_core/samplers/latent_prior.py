@@ -11,7 +11,7 @@ from kexue_core.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kexue_core.interfaces import LatentModel
+    from kexue_core.interfaces import Latent, LatentModel
 
 __all__ = ["latent_prior"]
 
@@ -56,5 +56,13 @@ def latent_prior(
         count = min(batch_size, n - start)
         part = None if condition is None else condition[start : start + count]
         latent = model.prior(count, temperature=temperature, condition=part, generator=generator)
-        batches.append(model.decode(latent))
+        # A batch of one takes other convolution kernels, whose last bits differ: it gets company.
+        batches.append(model.decode(_twice(latent))[:1] if count == 1 else model.decode(latent))
     return torch.cat(batches)
+
+
+def _twice(latent: Latent) -> Latent:
+    """A latent of one sample, as one of two."""
+    if isinstance(latent, tuple):
+        return tuple(torch.cat([z, z]) for z in latent)
+    return torch.cat([latent, latent])
