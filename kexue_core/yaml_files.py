@@ -54,7 +54,7 @@ def read_yaml(path: Path) -> Any:
 def _parse(raw: bytes, path: Path) -> Any:
     import yaml
 
-    # The C loader is 8x faster; every wheel of PyYAML has it, some source builds do not.
+    # The C loader is several times faster; every wheel of PyYAML has it, some source builds do not.
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         return yaml.load(raw, Loader=loader)
