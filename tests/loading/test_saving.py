@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -224,17 +225,18 @@ def test_a_kill_at_any_moment_leaves_a_whole_folder(tmp_path: Path, child: Child
     folder = save_folder(tmp_path / "out", create("mixed", width=1))
     models = [create("mixed", width=width) for width in (2, 3)]
 
-    saved = multiprocessing.get_context("fork").Event()
-
-    def save_for_ever() -> None:
-        for model in itertools.cycle(models):
-            save_folder(folder, model)
-            saved.set()
-
     for milliseconds in range(20):
-        saved.clear()
+        # A pipe, not an Event: the kill must not leave a lock behind that its holder took along.
+        heard, told = multiprocessing.Pipe(duplex=False)
+
+        def save_for_ever(told: Connection = told) -> None:
+            for number, model in enumerate(itertools.cycle(models)):
+                save_folder(folder, model)
+                if number == 0:
+                    told.send("saved")
+
         process = child(save_for_ever)
-        assert saved.wait(timeout=60)
+        assert heard.poll(60)
         process.join(timeout=milliseconds / 1000)
         process.kill()
         process.join()

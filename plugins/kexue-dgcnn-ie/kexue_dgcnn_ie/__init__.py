@@ -1,0 +1,1 @@
+"""DGCNN information extraction for kexue: triples from text, half pointer and half tagging."""

@@ -1,0 +1,1 @@
+"""Energy-based models for kexue: contrastive divergence, Langevin, MALA and HMC samplers."""

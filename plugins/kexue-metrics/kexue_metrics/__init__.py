@@ -1,0 +1,1 @@
+"""Sample quality for kexue: small classifiers and the distances over their features."""

@@ -1,0 +1,1 @@
+"""RoFormer-Sim and SimBERT: sentence vectors, search and rewriting."""

@@ -1,0 +1,1 @@
+"""Lipschitz constraints and SN-GAN for kexue: spectral norms that are right, GAN losses."""

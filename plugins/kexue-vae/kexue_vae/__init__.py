@@ -1,0 +1,1 @@
+"""Variational autoencoders for kexue: four decoders, class-wise priors, IWAE bounds."""
