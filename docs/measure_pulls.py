@@ -122,20 +122,26 @@ class Client:
             "KEXUE_HOME": str(folder / "home"),
         }
 
-    def start(self, reference: str) -> subprocess.Popen[bytes]:
-        """Begin a pull in a process of its own."""
+    def start(self, reference: str, within: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+        """Begin a pull in a process of its own; ``within`` is a command to run it under."""
         code = RUNNER.format(
             environment=self.environment,
             reference=reference,
             body=self.body.strip().replace("\n", "\n    "),
             out=str(self.folder / "out.json"),
         )
-        return subprocess.Popen([sys.executable, "-c", code])
+        return subprocess.Popen([*within, sys.executable, "-c", code])
 
-    def run(self, reference: str, files: dict[str, bytes], limit: float = LIMIT) -> Outcome:
+    def run(
+        self,
+        reference: str,
+        files: dict[str, bytes],
+        limit: float = LIMIT,
+        within: tuple[str, ...] = (),
+    ) -> Outcome:
         """Pull, hold what was reported as good against ``files``, and say what came of it."""
         (self.folder / "out.json").unlink(missing_ok=True)
-        process = self.start(reference)
+        process = self.start(reference, within)
         try:
             process.wait(limit)
         except subprocess.TimeoutExpired:
@@ -222,6 +228,58 @@ def measure_life(root: Path) -> list[tuple[str, list[Outcome]]]:
         outcome.words += f", {hub.sent(BIG) / len(files[BIG]):.1f} transfers"
         return outcome
 
+    def holder_killed(hub: LoopbackHub, client: Client) -> Outcome:
+        fault = hub.fault(file=BIG, rate=5e6)
+        holder = client.start(reference)
+        while hub.sent(BIG) < 2_000_000:
+            time.sleep(0.01)
+        waiting = client.start(reference)
+        time.sleep(1)
+        holder.kill()
+        fault.rate = None
+        holder.wait()
+        try:
+            waiting.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            waiting.kill()
+            waiting.wait()
+            return Outcome(f"still at it after {LIMIT:.0f} s", LIMIT)
+        return client.outcome(files)
+
+    def full(*, midway: bool) -> Callable[[LoopbackHub, Client], Outcome]:
+        # A real file system of 4 MB, or one of 16 MB that another program fills meanwhile.
+        def act(hub: LoopbackHub, client: Client) -> Outcome:
+            cache = client.folder / "cache"
+            cache.mkdir()
+            mount = f'mount -t tmpfs -o size={16 if midway else 4}m tmpfs "{cache}" || exit 9; '
+            if midway:
+                hub.fault(file=BIG, rate=5e6)
+                mount += f'(sleep 2; cat /dev/zero > "{cache}/filler") 2> /dev/null & '
+            return client.run(
+                reference, files, within=("unshare", "-rm", "sh", "-c", mount + 'exec "$@"', "sh")
+            )
+
+        return act
+
+    def read_only(*, warm: bool) -> Callable[[LoopbackHub, Client], Outcome]:
+        def act(hub: LoopbackHub, client: Client) -> Outcome:
+            (client.folder / "cache").mkdir()
+            (client.folder / "home").mkdir()
+            (client.folder / "hf").mkdir()
+            if warm:
+                client.run(reference, files)
+            client.folder.parent.chmod(0o755)
+            for path in [client.folder, *client.folder.rglob("*")]:
+                if not path.is_symlink():
+                    path.chmod(0o777 if path.is_dir() else 0o666)
+            for path in [client.folder / "cache", *(client.folder / "cache").rglob("*")]:
+                if not path.is_symlink():
+                    path.chmod(0o555 if path.is_dir() else 0o444)
+            nobody = ("setpriv", "--reuid=65534", "--clear-groups") if os.getuid() == 0 else ()
+            return client.run(reference, files, within=nobody)
+
+        return act
+
     def offline(*, warm: bool) -> Callable[[LoopbackHub, Client], Outcome]:
         def act(hub: LoopbackHub, client: Client) -> Outcome:
             if warm:
@@ -250,6 +308,11 @@ def measure_life(root: Path) -> list[tuple[str, list[Outcome]]]:
         "missing blob in the cache": damaged(Path.unlink),
         "killed after 7 of 9 MB, then run again": killed,
         "four processes at once": at_once,
+        "lock holder killed while another waits": holder_killed,
+        "disk too small (tmpfs of 4 MB)": full(midway=False),
+        "disk full midway (tmpfs, filled by another)": full(midway=True),
+        "read-only cache, nothing there": read_only(warm=False),
+        "read-only cache, pulled before": read_only(warm=True),
     }
     rows = []
     for title, act in acts.items():

@@ -170,7 +170,7 @@ def save(
         ConfigError: The config does not survive JSON, a tensor cannot be stored, or the folder
             holds other files.
         WeightsFormatError: ``preprocess``, ``sampler`` or ``requires`` is not what it should be.
-        KexueError: The folder cannot be written.
+        StorageError: The folder cannot be written.
     """
     from kexue_core.saving import save_folder
 

@@ -23,6 +23,7 @@ __all__ = [
     "OfflineError",
     "PluginError",
     "RegistryError",
+    "StorageError",
     "TrainingError",
     "UnsupportedError",
     "VerificationError",
@@ -105,6 +106,10 @@ class NetworkError(KexueError):
 
 class OfflineError(NetworkError):
     """The network is needed and switched off (``HF_HUB_OFFLINE=1``)."""
+
+
+class StorageError(KexueError):
+    """A full disk, or a place that cannot be written or cleared. What was there is intact."""
 
 
 class VerificationError(KexueError):

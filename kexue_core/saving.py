@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kexue_core.configs import build_config
-from kexue_core.errors import ConfigError, KexueError
+from kexue_core.errors import ConfigError, StorageError
 from kexue_core.folder import CARD_FILE, WEIGHTS_FILE, SamplerChoice, WeightsConfig
 from kexue_core.interfaces import Assets
 from kexue_core.plugins import discover
@@ -74,7 +74,7 @@ def save_folder(
             fit float16, or ``folder`` holds other files.
         NotFoundError: No installed plugin declares the model.
         WeightsFormatError: ``preprocess``, ``sampler`` or ``requires`` is not what it should be.
-        KexueError: The folder cannot be written (a full disk, no permission).
+        StorageError: The folder cannot be written (a full disk, no permission).
     """
     folder = Path(folder)
     spec = None
@@ -212,7 +212,7 @@ def _replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
             temporary.rename(folder)
     except OSError as error:
         hint = "Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
-        raise KexueError(
+        raise StorageError(
             f"{folder} was not written: {error.strerror or error}; what was there before is intact",
             hint=hint,
         ) from error

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from kexue_core.errors import KexueError
+from kexue_core.errors import StorageError
 from kexue_core.hub.layout import COMMIT, RepoFolder
 from kexue_core.hub.locks import FileLock
 from kexue_core.hub.network import Interrupted
@@ -142,7 +142,7 @@ def ensure_file(
 
     Raises:
         ChecksumMismatch, NetworkError, AccessError, NotFoundError: See :func:`fetch`.
-        KexueError: The place cannot be written.
+        StorageError: The place cannot be written.
         Interrupted: ``run.stop`` was set.
     """
     content = destination.content_path(file, key)
@@ -189,14 +189,14 @@ class _Waiting:
             self._said = True
 
 
-def place_error(error: OSError, path: Path) -> KexueError:
+def place_error(error: OSError, path: Path) -> StorageError:
     """The error for a place that cannot be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return KexueError(
+        return StorageError(
             f"The disk of {path.parent} is full",
             hint="Free some space and run the same command again",
         )
-    return KexueError(
+    return StorageError(
         f"{error.filename or path} cannot be written: {error.strerror or error}",
         hint="Set HF_HUB_CACHE or KEXUE_HOME to a folder that you can write, or use --local-dir",
     )

@@ -8,7 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kexue_core.errors import ChecksumMismatch, KexueError, NetworkError, NotFoundError, PluginError
+from kexue_core.errors import (
+    ChecksumMismatch,
+    KexueError,
+    NetworkError,
+    NotFoundError,
+    PluginError,
+    StorageError,
+)
 from kexue_core.hub.destinations import (
     CacheDestination,
     Destination,
@@ -111,7 +118,7 @@ def pull(
         VerificationError: The source lists file names that lead out of the folder.
         NetworkError: The source was given up; what arrived is kept.
         OfflineError: The network is switched off.
-        KexueError: The disk is full or the cache cannot be written.
+        StorageError: The disk is full or the cache cannot be written.
     """
     options, meter = options or PullOptions(), meter or Meter()
     parsed = [parse_reference(r) if isinstance(r, str) else r for r in references]
@@ -290,7 +297,7 @@ def _check_space(each: Plan, folder: Path) -> None:
     """Refuse before the first byte what cannot fit.
 
     Raises:
-        KexueError: The disk has too little room.
+        StorageError: The disk has too little room.
     """
     free = free_bytes(folder)
     have = 0
@@ -305,7 +312,7 @@ def _check_space(each: Plan, folder: Path) -> None:
                 break
     needed = each.size - have
     if needed > free:
-        raise KexueError(
+        raise StorageError(
             f"{each.reference} needs {needed} bytes more and the disk of {folder} has {free}",
             hint="Free some space, or set HF_HUB_CACHE to a larger disk",
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kexue_core.errors import KexueError, VerificationError
+from kexue_core.errors import StorageError, VerificationError
 from kexue_core.folder import CARD_FILE
 from kexue_core.hub.receipts import hash_file
 from kexue_core.hub.registry_file import read_entry, write_entry
@@ -66,7 +66,7 @@ def push_to_mirror(
         PluginError: The plugin that declares the model is not installed.
         InvalidReferenceError: ``name`` is no valid name.
         RegistryError: The registry cannot be edited.
-        KexueError: The mirror cannot be written.
+        StorageError: The mirror cannot be written.
     """
     folder, mirror = folder.resolve(), mirror.resolve()
     name = check_name(name or folder.name)
@@ -78,7 +78,7 @@ def push_to_mirror(
         try:
             _copy(folder, target, entry["files"], described.card)
         except OSError as error:
-            raise KexueError(f"{target} was not written: {error.strerror or error}") from error
+            raise StorageError(f"{target} was not written: {error.strerror or error}") from error
         write_entry(registry, name, entry)
     return Mirrored(name, target, entry, registry)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kexue_core.errors import KexueError, NotFoundError
+from kexue_core.errors import KexueError, NotFoundError, StorageError
 from kexue_core.hub.conversion import conversions
 from kexue_core.hub.home import kexue_home
 from kexue_core.hub.layout import RepoFolder, repo_folder
@@ -97,7 +97,8 @@ def remove(reference: Reference | str) -> Removal:
 
     Raises:
         NotFoundError: As there.
-        KexueError: A file cannot be removed, or another process is transferring it.
+        StorageError: A file cannot be removed.
+        KexueError: Another process is transferring it.
     """
     plan = plan_removal(reference)
     for path in plan.paths:
@@ -117,7 +118,7 @@ def remove(reference: Reference | str) -> Removal:
             forget_pin(repo, revision)
             _prune(pins_path(repo).parent)
     except OSError as error:
-        raise KexueError(
+        raise StorageError(
             f"{error.filename} cannot be removed: {error.strerror}",
             hint="Mend its permissions and run `kexue rm` again",
         ) from error

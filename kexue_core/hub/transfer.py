@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kexue_core.errors import ChecksumMismatch, KexueError
+from kexue_core.errors import ChecksumMismatch, KexueError, StorageError
 from kexue_core.hub.network import (
     Interrupted,
     Patience,
@@ -137,7 +137,7 @@ def fetch(source: Source, part: Part, expected: Expected, run: Run) -> str:
         ChecksumMismatch: The bytes are wrong for good; the part is empty again.
         NetworkError: The source was given up; the part is kept.
         AccessError, NotFoundError: The source refuses.
-        KexueError: The disk is full; the part is kept.
+        StorageError: The disk is full; the part is kept.
         Interrupted: ``run.stop`` was set; the part is kept.
     """
     patience, advance = run.patience, run.advance
@@ -203,13 +203,13 @@ def _wrong(part: Part, expected: Expected) -> str | None:
     return None
 
 
-def _disk_error(error: OSError, part: Part) -> KexueError:
+def _disk_error(error: OSError, part: Part) -> StorageError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return KexueError(
+        return StorageError(
             f"The disk of {part.path.parent} is full after {part.size} bytes",
             hint="Free some space and run the same command again: it goes on from there",
         )
-    return KexueError(
+    return StorageError(
         f"{part.path} cannot be written: {error.strerror or error}",
         hint="Set HF_HUB_CACHE to a folder that you can write",
     )

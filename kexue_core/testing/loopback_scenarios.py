@@ -1,7 +1,7 @@
 """Named ways in which a download goes wrong, and what must come of each.
 
-The tests hold ``kexue pull`` to them, and ``benchmarks/pull_under_faults.py`` measures
-huggingface_hub beside it. Times are scaled: a stall is anything longer than the client's patience.
+The tests hold ``kexue pull`` to them, and ``docs/measure_pulls.py`` measures huggingface_hub beside
+it. Times are scaled: a stall is anything longer than the client's patience.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def publish(
         What was measured.
 
     Raises:
-        KexueError: The folder cannot be written.
+        StorageError: The folder cannot be written.
     """
     spec = declared.spec
     assert isinstance(spec, ModelSpec)

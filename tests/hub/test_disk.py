@@ -68,6 +68,48 @@ def test_full_disk_is_refused_before_the_first_byte(served):
     assert done.stderr.count("\n") == 1
 
 
+FILL_UP = """
+import os, subprocess, sys, time
+from pathlib import Path
+
+cache, *command = sys.argv[1:]
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", cache], check=True)
+pull = subprocess.Popen(command)
+while not (parts := [p for p in Path(cache).rglob("*.incomplete") if p.stat().st_size > 1 << 20]):
+    time.sleep(0.01)
+filler = Path(cache, "filler")
+with filler.open("wb", buffering=0) as stream:
+    try:
+        while True:
+            stream.write(bytes(1 << 16))
+    except OSError:
+        pass
+assert pull.wait() == 1
+[part] = parts
+assert part.stat().st_size < int(os.environ["SIZE"])
+filler.unlink()
+sys.exit(subprocess.call(command))
+"""
+
+
+@pytest.mark.skipif(not can_mount(), reason="needs a file system of its own to fill")
+def test_disk_that_another_program_fills_up(served):
+    served.cache.mkdir()
+    served.hub.fault(file=BIG, rate=6e6)
+    done = subprocess.run(
+        ["unshare", "-rm", sys.executable, "-c", FILL_UP, str(served.cache), *PULL],
+        env={**served.environment(), "SIZE": str(SIZE)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "full after" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert served.hub.count(BIG) == 2
+    assert served.hub.sent(BIG) < 1.5 * SIZE  # the second run asked for what was missing
+
+
 def test_disk_that_fills_up_while_bytes_arrive(served):
     # The free space is enough when asked; then a limit on the size of files plays the full disk.
     def limit() -> None:
