@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kexue_core import hookimpl
+from kexue_core import ModelSpec, hookimpl
 from kexue_core.specs import Spec
 
 
 @hookimpl
 def kexue_components() -> Iterator[Spec]:
-    """Declare the components."""
-    yield from ()
+    """Declare the classifier and its recipes."""
+    yield ModelSpec(
+        name="image-classifier",
+        factory="kexue_metrics.image_classifier:ImageClassifier",
+        config="kexue_metrics.image_classifier:ImageClassifierConfig",
+        summary="Small convolutional classifier, softmax or multi-label, with features",
+        papers=("1409.1556", "1502.03167"),
+        capabilities=("classifier",),
+        tiny={"labels": ["a", "b", "c"], "size": 8, "widths": [4, 8]},
+        float32=("*.norm.*", "*.bias"),
+    )
