@@ -16,6 +16,7 @@ from PIL import Image
 
 from kexue_core.errors import DataError, NetworkError
 from kexue_core.training.data import Images, open_images, random_flip
+from kexue_core.training.data.celeba import open_frames
 from kexue_core.training.data.sources import HELD_OUT, hold_out
 
 Rng = np.random.Generator
@@ -195,6 +196,16 @@ def test_splits_and_labels_of_a_file_are_kept(tmp_path: Path, rng: Rng) -> None:
         assert images.batch([0, 2])["label"].tolist() == [k, 6 + k]
 
 
+def test_attributes_are_rows_of_zeros_and_ones(tmp_path: Path, rng: Rng) -> None:
+    rows = rng.integers(0, 2, (9, 3))
+    np.savez(tmp_path / "a.npz", images=pictures(rng, 9), labels=rows, split=np.arange(9) % 3)
+    batch = open_images(tmp_path / "a.npz", "val", size=8).batch([2, 0])
+    assert batch["label"].tolist() == rows[[7, 1]].tolist()
+    np.savez(tmp_path / "a.npz", images=pictures(rng, 9), labels=rows + 1)
+    with pytest.raises(DataError, match="or a row of 0s and 1s"):
+        open_images(tmp_path / "a.npz", "train", size=8)
+
+
 def test_keras_archives(tmp_path: Path, rng: Rng) -> None:
     arrays = {"x_train": pictures(rng, 20, 8, 1), "x_test": pictures(rng, 5, 8, 1)}
     np.savez(tmp_path / "mnist.npz", y_train=np.arange(20), y_test=np.arange(5), **arrays)
@@ -280,6 +291,19 @@ def test_folders_called_after_splits_are_the_splits(tmp_path: Path, rng: Rng) ->
         for k, array in enumerate(pictures(rng, n)):
             Image.fromarray(array).save(tmp_path / "d" / name / "class" / f"{k}.png")
     assert [len(open_images(tmp_path / "d", s, size=8)) for s in SPLITS] == [5, 3, 2]  # type: ignore[arg-type]
+
+
+def test_folders_in_a_folder_are_classes(folder: Path, rng: Rng) -> None:
+    batch = open_images(folder, "train", size=8).batch(range(18))
+    # Files are named 00 to 19 and lie in a and b by turns; sorted by path, every tenth is held out.
+    assert batch["label"].tolist() == [0] * 9 + [1] * 9
+    moved = folder / "train"
+    moved.mkdir()
+    (folder / "a").rename(moved / "a")
+    (folder / "b").rename(moved / "b")
+    assert open_images(folder, "train", size=8).batch([0, 17])["label"].tolist() == [0, 1]
+    Image.fromarray(pictures(rng, 1)[0]).save(moved / "of-no-class.png")
+    assert "label" not in open_images(folder, "train", size=8).batch([0])
 
 
 def test_the_fingerprint_is_of_the_content(folder: Path) -> None:
@@ -391,7 +415,9 @@ def celeba(tmp_path: Path, rng: Rng) -> Path:
     )
     frames = flat(range(100, 190, 10))
     frames[:, :11] = 255  # outside of the box that is cut out
-    write_pack(tmp_path / "celeba-full64.npz", frames, split=np.array([0, 1, 2] * 3))
+    attributes = np.eye(9, 5, dtype=np.uint8)
+    splits = np.array([0, 1, 2] * 3)
+    write_pack(tmp_path / "celeba-full64.npz", frames, split=splits, attrs5=attributes)
     return tmp_path
 
 
@@ -413,6 +439,20 @@ def test_frames_are_cut_like_the_reference(celeba: Path) -> None:
     assert np.array_equal(
         pixels(open_images(celeba, "train", size=32))[4], wanted.transpose(2, 0, 1)
     )
+
+
+def test_frames_carry_attributes_and_the_official_partition(celeba: Path) -> None:
+    for k, split in enumerate(SPLITS):
+        raw = open_frames(celeba, 32, split)  # type: ignore[arg-type]
+        images = Images([raw], size=32, channels=3, split=split)  # type: ignore[arg-type]
+        assert np.array_equal(images.batch(range(3))["label"], np.eye(9, 5)[k::3])
+    # The same framing as that of both packs together, where labels are left out.
+    both = open_images(celeba, "train", size=32)
+    frames = Images([open_frames(celeba, 32, "train")], size=32, channels=3, split="train")
+    assert torch.equal(both.batch([4])["image"], frames.batch([0])["image"])
+    assert "label" not in both.batch([4])
+    with pytest.raises(DataError, match="50 pixels wide, and 64x64"):
+        open_frames(celeba, 64, "train")
 
 
 def test_what_celeba_has_not_is_said(celeba: Path) -> None:

@@ -1,4 +1,8 @@
-"""A folder of image files, nested as one likes; ``train``, ``val``, ``test`` on top are splits."""
+"""A folder of image files, nested as one likes; ``train``, ``val``, ``test`` on top are splits.
+
+Where every image lies in a folder of its class (``train/cat/1.jpg``, or ``cat/1.jpg``), the classes
+are numbered in the order of their names.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from kexue_core.errors import DataError
-from kexue_core.training.data.sources import RawImages, pick_split
+from kexue_core.training.data.sources import Indices, RawImages, pick_split
 from kexue_core.training.recipe import Split
 
 __all__ = ["SUFFIXES", "image_files", "open_folder"]
@@ -59,6 +63,7 @@ def open_folder(folder: Path, split: Split) -> RawImages:
         indices=np.arange(len(files), dtype=np.int64),
         read=lambda i: Image.open(files[i]),
         where=lambda i: str(files[i]),
+        labels=_classes(folder, files),
         files=True,
     )
     tops = [path.relative_to(folder).parts[0].lower() for path in files]
@@ -67,6 +72,20 @@ def open_folder(folder: Path, split: Split) -> RawImages:
         for wanted in dict.fromkeys(_SPLIT_FOLDERS[top] for top in tops if top in _SPLIT_FOLDERS)
     }
     return pick_split(native or {"train": whole}, split, folder)
+
+
+def _classes(folder: Path, files: list[Path]) -> Indices | None:
+    """The class of each image; ``None`` where one has none, or all have the same."""
+    names = []
+    for path in files:
+        parents = path.relative_to(folder).parts[:-1]
+        if parents and parents[0].lower() in _SPLIT_FOLDERS:
+            parents = parents[1:]
+        names.append(parents[0] if parents else "")
+    numbers = {name: i for i, name in enumerate(sorted(set(names)))}
+    if "" in numbers or len(numbers) < 2:
+        return None
+    return np.array([numbers[name] for name in names], dtype=np.int64)
 
 
 def _identity(folder: Path, files: list[Path]) -> str:

@@ -80,7 +80,9 @@ class Images:
         return int(self._starts[-1])
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """``image`` (n, channels, size, size), float32, k/255; ``label`` (n,), int64, if known.
+        """``image`` (n, channels, size, size), float32, k/255; ``label``, int64, if known.
+
+        Labels are classes (n,), or attributes of 0 and 1, (n, K).
 
         Raises:
             DataError: An image that is decoded only now cannot be read.
@@ -190,7 +192,8 @@ def open_images(
                                             ``t10k`` is ``test``
     folder with ``celeba-crop64.npz``       see :mod:`kexue_core.training.data.celeba`
     folder with ``*.parquet``, or one file  by file name
-    any other folder                        image files below ``train``, ``val``, ``test``, or all
+    any other folder                        image files below ``train``, ``val``, ``test``, or all;
+                                            folders below that are classes
     ``.npz``                                see :mod:`kexue_core.training.data.npz`
     ``owner/name[:configuration]``          the Hub's own
     ======================================  =======================================================

@@ -7,7 +7,8 @@ arrays                         meaning
 ``x_train``, ``x_test``        the same, split as Keras does (``y_train``, ``y_test`` labels)
 ``head, data, offsets``        a pack: JPEG *i* is ``head``, then ``data`` from offset to offset
 ``split``                      optional, (n,): 0 train, 1 val, 2 test
-``labels`` or ``y``            optional, (n,) integers
+``labels`` or ``y``            optional: a class each, (n,) integers, or K attributes each, (n, K)
+                               integers 0 and 1 (in the CelebA pack they are called ``attrs5``)
 =============================  ================================================================
 """
 
@@ -58,7 +59,7 @@ def read_npz(path: Path, *, name: str | None = None) -> dict[Split, RawImages]:
                     path, name, identity, arrays[f"x_{suffix}"], labels
                 )
         return native
-    labels = arrays.get("labels", arrays.get("y"))
+    labels = arrays.get("labels", arrays.get("y", arrays.get("attrs5")))
     if {"head", "data", "offsets"} <= set(arrays):
         whole = _pack(path, name, identity, arrays, labels)
     elif (images := arrays.get("images", arrays.get("x"))) is not None:
@@ -153,9 +154,10 @@ def _labels(
     if labels is None:
         return None
     flat = labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
-    if flat.shape != (n,) or not np.issubdtype(flat.dtype, np.integer):
+    several = flat.ndim == 2 and len(flat) == n and bool(np.isin(flat, (0, 1)).all())
+    if not (flat.shape == (n,) or several) or not np.issubdtype(flat.dtype, np.integer):
         raise DataError(
             f"{path}: labels of {labels.dtype} with the shape {labels.shape} for {n:,} images",
-            hint="They are one integer an image",
+            hint="They are one integer an image, or a row of 0s and 1s",
         )
     return flat.astype(np.int64)

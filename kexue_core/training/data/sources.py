@@ -35,7 +35,8 @@ class RawImages:
         indices: Which of the source's images these are, in order.
         read: Decode the image with this number of the source.
         where: Name the image with this number in an error.
-        labels: One label for every image of the source (not only of ``indices``), or ``None``.
+        labels: One label for every image of the source (not only of ``indices``), (N,), or K
+            attributes of 0 and 1 for every image, (N, K), or ``None``.
         box: (left, upper, right, lower) to crop out of every image, in its pixels, or ``None``.
         files: Whether each image is a file of its own, so that single ones may well be broken.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kexue_core import ModelSpec, hookimpl
+from kexue_core import ModelSpec, RecipeSpec, hookimpl
 from kexue_core.specs import Spec
 
 
@@ -20,4 +20,24 @@ def kexue_components() -> Iterator[Spec]:
         capabilities=("classifier",),
         tiny={"labels": ["a", "b", "c"], "size": 8, "widths": [4, 8]},
         float32=("*.norm.*", "*.bias"),
+    )
+    yield RecipeSpec(
+        name="classifier-fashion",
+        factory="kexue_metrics.recipes:ClassifierFashion",
+        model="image-classifier",
+        data="zalando-datasets/fashion_mnist",
+        summary="The ten classes of Fashion-MNIST, 28x28; minutes of one core",
+    )
+    yield RecipeSpec(
+        name="classifier-mnist",
+        factory="kexue_metrics.recipes:ClassifierMNIST",
+        model="image-classifier",
+        data="ylecun/mnist",
+        summary="The ten digits of MNIST, 28x28; minutes of one core",
+    )
+    yield RecipeSpec(
+        name="classifier-celeba-attrs",
+        factory="kexue_metrics.recipes:ClassifierCelebAAttributes",
+        model="image-classifier",
+        summary="Five attributes of CelebA faces, 48x48; minutes of one core",
     )
