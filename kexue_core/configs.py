@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from types import NoneType, UnionType
@@ -10,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from kexue_core.errors import ConfigError
 from kexue_core.names import did_you_mean
 
-__all__ = ["build_config", "parse_settings"]
+__all__ = ["build_config", "parse_pairs", "parse_settings"]
 
 
 def build_config(config_class: type[Any], values: Mapping[str, Any]) -> Any:
@@ -73,6 +74,29 @@ def parse_settings(config_class: type[Any], settings: Iterable[str]) -> dict[str
                 hint=f"Write --set {key}={_EXAMPLES.get(known[key], 'value')}",
             ) from None
     return values
+
+
+def parse_pairs(pairs: Iterable[str]) -> dict[str, Any]:
+    """``("steps=60", "noise=0.01")`` -> ``{"steps": 60, "noise": 0.01}``, where no types are known.
+
+    Values are read as JSON where they are JSON (numbers, true, null, lists), else as text.
+
+    Raises:
+        ConfigError: A pair without ``=``, or a name given twice.
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        key = key.strip().replace("-", "_")
+        if not separator or not key:
+            raise ConfigError(f"{pair!r} is not of the form KEY=VALUE")
+        if key in options:
+            raise ConfigError(f"{key} is given twice")
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    return options
 
 
 _EXAMPLES: dict[Any, str] = {int: "1000", float: "1e-4", bool: "true"}

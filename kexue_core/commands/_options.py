@@ -95,18 +95,10 @@ def parse_options(pairs: tuple[str, ...]) -> dict[str, Any]:
     Raises:
         click.BadParameter: A pair without ``=``, or a name given twice.
     """
-    import json
+    from kexue_core.configs import parse_pairs
+    from kexue_core.errors import ConfigError
 
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        key = key.strip().replace("-", "_")
-        if not separator or not key:
-            raise click.BadParameter(f"{pair!r} is not of the form KEY=VALUE")
-        if key in options:
-            raise click.BadParameter(f"{key} is given twice")
-        try:
-            options[key] = json.loads(value)
-        except ValueError:
-            options[key] = value
-    return options
+    try:
+        return parse_pairs(pairs)
+    except ConfigError as error:
+        raise click.BadParameter(error.message) from error

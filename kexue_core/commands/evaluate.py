@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kexue_core.training.recipe import Split
     from kexue_core.training.records import ResultRecord
 
-__all__ = ["choose_recipe", "command", "evaluate"]
+__all__ = ["choose_recipe", "command", "evaluate", "evaluate_metric"]
 
 COLUMNS = (
     Column("metric"),
@@ -31,6 +31,8 @@ COLUMNS = (
     Column("n", align="right"),
     Column("dataset", least=10),
 )
+#: Beside figures over the features of a classifier stands which one it was.
+FEATURES = Column("features", least=10)
 
 
 def evaluate(
@@ -99,6 +101,85 @@ def evaluate(
     )
 
 
+def evaluate_metric(
+    name: str,
+    metric: str,
+    *,
+    data: str | None = None,
+    split: Split = "val",
+    limit: int | None = None,
+    settings: tuple[str, ...] = (),
+    device: str | None = None,
+) -> list[ResultRecord]:
+    """Measure weights by a metric that a plugin brings; one record a value.
+
+    Args:
+        name: A reference to weights.
+        metric: Name of the metric, see :mod:`kexue_core.metrics`.
+        data, split, limit: The real data, and how many samples.
+        settings: ``key=value`` settings of the metric.
+        device: Where to measure; the CPU where ``None``.
+
+    Raises:
+        NotFoundError: No such weights or metric.
+        UnsupportedError: The weights cannot do what the metric needs.
+        DataError: The data is missing, broken, or has no such split.
+    """
+    from kexue_core.commands._weights import require_verb
+    from kexue_core.configs import build_config, parse_settings
+    from kexue_core.metrics import Subject, find_metric
+
+    found = find_metric(metric)
+    config = build_config(found.factory.Config, parse_settings(found.factory.Config, settings))
+    require_verb(name, found.factory.verb)
+
+    from kexue_core import api
+    from kexue_core.folder import WEIGHTS_FILE
+    from kexue_core.hub.receipts import hash_file
+    from kexue_core.loading import as_device
+    from kexue_core.training.records import ResultRecord, command_line, device_name, versions
+
+    place = as_device(device)
+    model = api.load(name, device=place)
+    known = api.provenance(model)
+    assert known is not None
+    measured = found.factory(config).measure(
+        Subject(
+            name=name,
+            model=model,
+            config=known.config,
+            source=data,
+            split=split,
+            limit=limit,
+            device=place,
+        )
+    )
+    options = {
+        "metrics": metric,
+        "data": data,
+        "split": split,
+        "limit": limit,
+        "set": settings,
+        "device": device,
+    }
+    return [
+        ResultRecord(
+            metric=key,
+            value=float(value),
+            dataset=measured.dataset,
+            split=split,
+            n=measured.n,
+            seed=measured.seed,
+            command=command_line("eval", name, options),
+            weights=hash_file(known.folder / WEIGHTS_FILE),
+            versions=versions(known.config.plugin, found.distribution),
+            device=device_name(place),
+            settings={"metrics": found.name, **measured.settings},
+        )
+        for key, value in measured.values.items()
+    ]
+
+
 def choose_recipe(located: Located, config: WeightsConfig, asked: str | None) -> Declared:
     """The recipe that says how weights are measured.
 
@@ -162,6 +243,12 @@ def _trained_with(folder: Path, recipe: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _short(features: str | None) -> str | None:
+    """``name@sha256`` with the hash as short as people quote it; records keep it whole."""
+    name, at, digest = (features or "").partition("@")
+    return f"{name}{at}{digest[:12]}" or None
+
+
 @click.command(name="eval")
 @click.argument("name", type=WeightsName(), metavar="NAME")
 @click.option("--data", metavar="PATH|HUB", help="Folder or file, or owner/name on the Hub.")
@@ -172,9 +259,10 @@ def _trained_with(folder: Path, recipe: str) -> dict[str, Any]:
     show_default=True,
     help="What to measure on; test is for the final figure.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first N samples.")
+@click.option("-n", "--limit", type=click.IntRange(min=1), help="Only N samples.")
+@click.option("--metrics", metavar="METRICS", help="Measure by these of a plugin; see below.")
 @click.option("--recipe", metavar="RECIPE", help="How to measure. Default: the weights' own.")
-@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Setting of it.")
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Setting of them.")
 @click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1. Default: cpu.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads on the CPU.")
 @click.option(
@@ -189,6 +277,7 @@ def command(
     data: str | None,
     split: Split,
     limit: int | None,
+    metrics: str | None,
     recipe: str | None,
     settings: tuple[str, ...],
     device: str | None,
@@ -202,12 +291,17 @@ def command(
     `--record` keeps them with all that is needed to measure them again; in results.jsonl beside
     the weights, `kexue push` finds them.
 
+    With --metrics the weights are measured by a plugin's metrics instead, with real images prepared
+    as theirs were: `sample-quality` and `class-agreement` come with kexue-metrics.
+
     \b
     Examples:
       kexue eval glow-celeba --data path/to/celeba
       kexue eval glow-fashion --data path/to/fashion --split test --json
       kexue eval file:runs/glow-celeba/weights --limit 512
       kexue eval file:out --split test --record out/results.jsonl
+      kexue eval glow-fashion --metrics sample-quality --set features=classifier-fashion \\
+          --data path/to/fashion --split test -n 10000
     """
     if threads is not None:
         import torch
@@ -217,17 +311,30 @@ def command(
         from kexue_core.training.records import read_records
 
         read_records(record)  # a file of something else is refused before the work, not after
-    records = evaluate(
-        name,
-        data=data,
-        split=split,
-        limit=limit,
-        recipe=recipe,
-        settings=settings,
-        device=device,
-    )
+    if metrics is not None and recipe is not None:
+        raise click.UsageError("--metrics and --recipe are two ways to measure: give one")
+    if metrics is not None:
+        records = evaluate_metric(
+            name,
+            metrics,
+            data=data,
+            split=split,
+            limit=limit,
+            settings=settings,
+            device=device,
+        )
+    else:
+        records = evaluate(
+            name,
+            data=data,
+            split=split,
+            limit=limit,
+            recipe=recipe,
+            settings=settings,
+            device=device,
+        )
     if not records:
-        raise DataError("The recipe measures nothing on this data")
+        raise DataError(f"The {'metrics measure' if metrics else 'recipe measures'} nothing here")
     if record is not None:
         from kexue_core.training.records import append_records
 
@@ -235,8 +342,12 @@ def command(
     if as_json:
         _output.json([r.to_dict() for r in records])
     else:
-        _output.table(
-            COLUMNS, [(r.metric, f"{r.value:.6g}", r.split, r.n, r.dataset) for r in records]
-        )
+        compared = any("features" in r.settings for r in records)
+        rows = [
+            (r.metric, f"{r.value:.6g}", r.split, r.n, r.dataset)
+            + ((_short(r.settings.get("features")),) if compared else ())
+            for r in records
+        ]
+        _output.table((*COLUMNS, FEATURES) if compared else COLUMNS, rows)
     if record is not None:
         _output.note(f"recorded in {record}")

@@ -129,7 +129,7 @@ class ClassifierMNIST(Recipe):
         if "label" not in (first := images.batch(range(min(1, len(images))))):
             raise DataError(
                 f"{images.name} has no labels",
-                hint="Name a folder of folders, idx files, an .npz with labels, or a labelled Hub name",
+                hint="Name a folder of a folder a class, idx files, or an .npz with labels",
             )
         if (first["label"].ndim == 2) != self.multilabel:
             raise DataError(
