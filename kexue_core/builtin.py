@@ -22,5 +22,9 @@ def kexue_components() -> Iterator[Spec]:
                 default=1.0, help="factor on the prior's standard deviation, 0 to about 1"
             ),
             "batch_size": Option(default=16, help="samples decoded at once"),
+            "labels": Option(
+                default=None,
+                help="class of all samples, or [0,1,...] in turn; for conditional models",
+            ),
         },
     )

@@ -73,6 +73,8 @@ def command(
       kexue sample glow-celeba
       kexue sample glow-celeba -n 64 --columns 8 --temperature 0.7 --out faces.png
       kexue sample ebm-mnist -o steps=200 -o step_size=0.01
+      kexue sample cvae-fashion -o labels=3
+      kexue sample cvae-fashion -n 30 --columns 10 -o labels=[0,1,2,3,4,5,6,7,8,9]
       kexue sample glow-celeba -n 100 --separate faces/
     """
     options = parse_options(pairs)
@@ -86,6 +88,7 @@ def command(
     from kexue_core import api
 
     chosen, settings = api.sampling(loaded.model, sampler=sampler, **options)
+    settings = {key: value for key, value in settings.items() if value is not None}
     words = ", ".join(f"{key}={value}" for key, value in settings.items())
     _output.note(f"{chosen.name}({words}), seed {seed}, on {loaded.device}", quiet=quiet)
     with working(loaded.device, gradients=True):

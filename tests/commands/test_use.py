@@ -93,6 +93,9 @@ def test_sample_options_are_passed_on(name):
     assert "no option 'steps'" in str(run("sample", name, "-o", "steps=3").exception)
     assert run("sample", name, "-o", "temperature=1", "--temperature", 1).exit_code == 2
     assert run("sample", name, "-o", "temperature").exit_code == 2
+    refused = run("sample", name, "-o", "labels=3").exception
+    assert isinstance(refused, KexueError)
+    assert "unconditional" in str(refused)
 
 
 def test_sample_separate(name):
