@@ -1,11 +1,11 @@
-"""What priors around class centres share: a centre a label, and drawing from them."""
+"""What priors around class centres share: the centre of a label, and drawing from them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-__all__ = ["centre_of", "draw_labels"]
+__all__ = ["centre_of", "draw_around"]
 
 
 def centre_of(labels: Tensor, centres: Tensor) -> Tensor:
@@ -25,19 +25,31 @@ def centre_of(labels: Tensor, centres: Tensor) -> Tensor:
     return centres[labels.long().to(centres.device)]
 
 
-def draw_labels(
-    n: int, classes: int, condition: Tensor | None, generator: torch.Generator | None
+def draw_around(
+    centres: Tensor,
+    n: int,
+    *,
+    temperature: float,
+    labels: Tensor | None,
+    generator: torch.Generator | None,
 ) -> Tensor:
-    """The labels that a condition (n,) names, or uniform ones, on the CPU.
+    """Draws (n, d) of N(centre, temperature^2) around the centres of labels (n,), or of any.
 
-    Drawn labels come from the generator before any noise does, from a generator of their own that
-    one draw seeds: sample i has the same label and noise however many are drawn.
+    On the CPU, one after the other, the label before its noise where it is drawn: sample i is the
+    same however many are drawn, and in whatever batches.
+
+    Raises:
+        ValueError: The temperature is negative, or the labels are not n of them.
     """
-    if condition is not None:
-        if tuple(condition.shape) != (n,):
-            raise ValueError(f"labels must be ({n},), not {tuple(condition.shape)}")
-        return condition
-    seed = int(torch.randint(2**62, (1,), generator=generator))
-    own = torch.Generator().manual_seed(seed)
-    drawn = [torch.randint(classes, (1,), generator=own) for _ in range(n)]
-    return torch.cat([torch.empty(0, dtype=torch.int64), *drawn])
+    if not temperature >= 0:
+        raise ValueError(f"temperature must be at least 0, got {temperature}")
+    if labels is not None and tuple(labels.shape) != (n,):
+        raise ValueError(f"labels must be ({n},), not {tuple(labels.shape)}")
+    noise = torch.empty(n, centres.shape[1])
+    drawn = torch.empty(n, dtype=torch.int64)
+    for i in range(n):
+        if labels is None:
+            drawn[i : i + 1].random_(len(centres), generator=generator)
+        noise[i].normal_(generator=generator)
+    centre = centre_of(drawn if labels is None else labels, centres)
+    return centre + temperature * noise.to(centres.device, centres.dtype)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kexue_vae.centres import centre_of, draw_labels
+from kexue_vae.centres import draw_around
 from kexue_vae.networks import dense
 from kexue_vae.vae import VAE, Posterior, VAEConfig, log_normal
 
@@ -101,8 +101,9 @@ class ClusterVAE(VAE):
 
         Drawn on the CPU one after the other: latent i is the same however many are drawn.
         """
-        labels = draw_labels(n, self.config.clusters, condition, generator)
-        return centre_of(labels, self.centres) + self._draw(n, temperature, generator)
+        return draw_around(
+            self.centres, n, temperature=temperature, labels=condition, generator=generator
+        )
 
     @torch.no_grad()
     def clusters(self, x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kexue_vae.centres import centre_of, draw_labels
+from kexue_vae.centres import centre_of, draw_around
 from kexue_vae.vae import VAE, Posterior, VAEConfig, log_normal
 
 __all__ = ["CVAE", "CVAEConfig", "cvae_example_input"]
@@ -78,8 +78,9 @@ class CVAE(VAE):
 
         Drawn on the CPU one after the other: latent i is the same however many are drawn.
         """
-        labels = draw_labels(n, self.config.classes, condition, generator)
-        return centre_of(labels, self.prior_mean) + self._draw(n, temperature, generator)
+        return draw_around(
+            self.prior_mean, n, temperature=temperature, labels=condition, generator=generator
+        )
 
 
 def cvae_example_input(model: CVAE, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
