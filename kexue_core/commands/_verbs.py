@@ -45,7 +45,7 @@ TABLE: Mapping[str, Verb] = {
     "reconstruct": Verb("Use", "reconstruct", "Encode and decode images, side by side"),
     "interpolate": Verb("Use", "interpolate", "Walk between two images or samples"),
     "score": Verb("Use", "score", "Give images bits per dimension, or an energy"),
-    "classify": Verb("Use", "classify", "Label texts"),
+    "classify": Verb("Use", "classify", "Label texts or images"),
     "train": Verb("Train", "train", "Train a recipe on your data"),
     "eval": Verb("Train", "evaluate", "Measure weights on a data set"),
     "reproduce": Verb("Train", "reproduce", "Run an experiment that tests a post's claim"),

@@ -1,8 +1,9 @@
-"""``kexue classify``: the labels of texts."""
+"""``kexue classify``: the labels of texts or images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 import click
@@ -15,12 +16,12 @@ from kexue_core.commands._options import (
     weights_argument,
 )
 from kexue_core.commands._output import Column, progress
-from kexue_core.commands._work import BATCH, Loaded, load, working
+from kexue_core.commands._work import BATCH, Loaded, load, read_inputs, working
 from kexue_core.errors import DataError
 
 __all__ = ["choose", "classify", "command"]
 
-COLUMNS = (Column("text", least=20), Column("label"), Column("score", align="right"))
+COLUMNS = (Column("label"), Column("score", align="right"))
 
 #: A label with a score above this is given: for ZLPR, a logit above 0.
 THRESHOLD = 0.5
@@ -28,12 +29,12 @@ THRESHOLD = 0.5
 Ranked = Sequence[tuple[str, float]]
 
 
-def classify(loaded: Loaded, texts: Sequence[str], quiet: bool = True) -> list[Ranked]:
-    """All labels of each text with scores in [0, 1], best first."""
+def classify(loaded: Loaded, inputs: Any, quiet: bool = True) -> list[Ranked]:
+    """All labels of each input (texts, or a tensor of images) with scores, best first."""
     found: list[Ranked] = []
-    with progress("classifying", len(texts), quiet=quiet) as advance:
-        for i in range(0, len(texts), BATCH):
-            batch = texts[i : i + BATCH]
+    with progress("classifying", len(inputs), quiet=quiet) as advance:
+        for i in range(0, len(inputs), BATCH):
+            batch = inputs[i : i + BATCH]
             found += loaded.model.classify(batch)
             for _ in batch:
                 advance()
@@ -47,12 +48,12 @@ def choose(ranked: Ranked, threshold: float, top: int | None) -> Ranked:
 
 @click.command(name="classify")
 @weights_argument
-@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.argument("given", nargs=-1, metavar="[TEXT|IMAGE]...")
 @click.option(
     "--file",
     "source",
     type=click.File(encoding="utf-8", errors="replace"),
-    help="One text a line; - for stdin.",
+    help="One text or path a line; - for stdin.",
 )
 @click.option(
     "--top", type=click.IntRange(min=1), help="Give the best N labels, whatever they are."
@@ -70,7 +71,7 @@ def choose(ranked: Ranked, threshold: float, top: int | None) -> Ranked:
 def command(
     *,
     name: str,
-    texts: tuple[str, ...],
+    given: tuple[str, ...],
     source: TextIO | None,
     top: int | None,
     threshold: float,
@@ -78,44 +79,50 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Label texts with the weights NAME: every label that is predicted, with its score in [0, 1].
+    """Label texts or images with the weights NAME: every label that is predicted, with its score.
 
-    A text may get several labels, or none. Scores order the labels of a text; whether they are
-    probabilities, the weights' card says.
+    Whether they read texts or image files, the weights say; a folder stands for the images in it,
+    and a .npy array for its rows. One input may get several labels, or none. Scores in [0, 1] order
+    its labels; whether they are probabilities, the weights' card says.
 
     \b
     Examples:
       kexue classify zlpr-reuters "Cocoa prices rose in Bahia"
       kexue classify zlpr-reuters --file headlines.txt > labels.tsv
       kexue classify zlpr-reuters "Wheat exports fell" --top 3 --json
+      kexue classify classifier-fashion shirt.png photos/
     """
-    given = [*texts, *_lines(source)]
-    if not given:
-        raise click.UsageError("Give texts, or a file of them with --file")
+    words = [*given, *_lines(source)]
+    if not words:
+        raise click.UsageError("Give texts or images, or a file of them with --file")
     loaded = load(name, "classify", device)
     modality = loaded.config.preprocess.get("modality", "text")
-    if modality != "text":
+    inputs: Any = words
+    if modality == "image":
+        words, inputs = read_inputs([Path(word) for word in words], loaded)
+        inputs = inputs.to(loaded.device)
+    elif modality != "text":
         raise DataError(
-            f"{name} classifies {modality}, and this verb reads texts",
+            f"{name} classifies {modality}, and this verb reads texts and images",
             hint="Call model.classify from Python",
         )
     with working(loaded.device):
-        found = [choose(ranked, threshold, top) for ranked in classify(loaded, given, quiet)]
+        found = [choose(ranked, threshold, top) for ranked in classify(loaded, inputs, quiet)]
     if as_json:
         rows: list[dict[str, Any]] = [
-            {"text": text, "labels": [{"label": k, "score": s} for k, s in chosen]}
-            for text, chosen in zip(given, found, strict=True)
+            {modality: word, "labels": [{"label": k, "score": s} for k, s in chosen]}
+            for word, chosen in zip(words, found, strict=True)
         ]
-        _output.json({"name": name, "threshold": None if top else threshold, "texts": rows})
+        _output.json({"name": name, "threshold": None if top else threshold, f"{modality}s": rows})
         return
     table: list[tuple[str, str | None, str | None]] = []
-    for text, chosen in zip(given, found, strict=True):
-        # A text without labels has a line too, so that none is missed.
-        table += [(text, label, f"{score:.4f}") for label, score in chosen] or [(text, None, None)]
-    _output.table(COLUMNS, table)
+    for word, chosen in zip(words, found, strict=True):
+        # An input without labels has a line too, so that none is missed.
+        table += [(word, label, f"{score:.4f}") for label, score in chosen] or [(word, None, None)]
+    _output.table((Column(modality, least=20), *COLUMNS), table)
     nothing = sum(not chosen for chosen in found)
     if nothing:
-        _output.note(f"{nothing} of {len(given)} texts got no label", quiet=quiet)
+        _output.note(f"{nothing} of {len(words)} {modality}s got no label", quiet=quiet)
 
 
 def _lines(source: TextIO | None) -> list[str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from kexue_core.commands import cli
 from kexue_core.errors import DataError
@@ -102,8 +104,68 @@ def test_mistakes_are_named(folder):
     assert run(f"file:{folder}", "--file", "missing.txt").exit_code == 2
     assert run(f"file:{folder}", "a", "--top", 0).exit_code == 2
     config = json.loads((folder / "config.json").read_text())
-    config["preprocess"]["modality"] = "image"
+    config["preprocess"]["modality"] = "sound"
     (folder / "config.json").write_text(json.dumps(config))
     error = run(f"file:{folder}", "a").exception
     assert isinstance(error, DataError)
-    assert "classifies image" in str(error)
+    assert "classifies sound" in str(error)
+
+
+BRIGHTNESS = """
+from dataclasses import dataclass
+import torch
+
+@dataclass(frozen=True)
+class Config:
+    size: int = 4
+
+class Brightness(torch.nn.Module):
+    data_shape = (1, 4, 4)
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def classify(self, x):
+        assert x.shape[1:] == self.data_shape
+        light = x.mean((1, 2, 3)).tolist()
+        return [sorted([("light", s), ("dark", 1 - s)], key=lambda p: -p[1]) for s in light]
+"""
+
+
+@pytest.fixture
+def brightness(site, here, tmp_path) -> Path:
+    import kexue_core as kexue
+    from kexue_core.plugins import discover
+
+    plugin = PLUGIN.replace("spotter_model:Spotter", "brightness_model:Brightness")
+    site.install("kexue-brightness", plugin.replace("spotter_model:", "brightness_model:"))
+    (site.folder / "brightness_model.py").write_text(BRIGHTNESS)
+    discover.cache_clear()
+    return kexue.save(
+        kexue.create("word-spotter"),
+        tmp_path / "brightness",
+        preprocess={"modality": "image", "size": 4, "channels": 1},
+    )
+
+
+def test_images_are_prepared_as_the_weights_say_and_labelled(brightness, tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name, level in (("a.png", 255), ("b.png", 51)):
+        Image.fromarray(np.full((9, 12, 3), level, np.uint8)).save(pictures / name)
+    np.save(tmp_path / "rows.npy", np.full((20, 1, 4, 4), 102, np.uint8))
+    result = run(f"file:{brightness}", pictures, tmp_path / "rows.npy", "--threshold", 0.6)
+    assert result.exit_code == 0, result.exception
+    rows = [line.split("\t") for line in result.stdout.splitlines()]
+    assert rows[0] == ["image", "label", "score"]
+    assert rows[1:3] == [
+        [str(pictures / "a.png"), "light", "1.0000"],
+        [str(pictures / "b.png"), "dark", "0.8000"],
+    ]
+    assert [row[1] for row in rows[3:]] == [""] * 20
+    assert result.stderr == "kexue: 20 of 22 images got no label\n"
+    top = run(f"file:{brightness}", pictures / "b.png", "--top", 1, "--json")
+    assert json.loads(top.stdout)["images"][0]["labels"][0]["label"] == "dark"
+    assert "does not exist" in str(run(f"file:{brightness}", "no.png").exception)
