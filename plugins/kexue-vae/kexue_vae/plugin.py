@@ -87,3 +87,19 @@ def kexue_components() -> Iterator[Spec]:
         summary="28x28 binarised MNIST, multilayer perceptrons, 40 latents",
         post=5253,
     )
+    yield RecipeSpec(
+        name="cvae-fashion",
+        factory="kexue_vae.recipes:CVAEFashion",
+        model="cvae",
+        data="zalando-datasets/fashion_mnist",
+        summary="28x28 Fashion-MNIST, one prior mean a class; minutes of one core",
+        post=5253,
+    )
+    yield RecipeSpec(
+        name="vae-celeba",
+        factory="kexue_vae.recipes:VAECelebA",
+        model="vae",
+        data="nielsr/CelebA-faces",
+        summary="64x64 CelebA faces, convolutional, optimal sigma; minutes of one core",
+        post=5253,
+    )
