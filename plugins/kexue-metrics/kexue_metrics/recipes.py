@@ -199,7 +199,11 @@ class ClassifierMNIST(Recipe):
     def evaluate(
         self, model: nn.Module, data: Dataset, *, limit: int | None = None
     ) -> Mapping[str, float]:
-        """Accuracy in [0, 1] and cross-entropy in nats; of attributes also average precisions."""
+        """Accuracy in [0, 1] and cross-entropy in nats.
+
+        Of attributes also those of each, its average precision, and its prevalence p: a ranking at
+        random has the average precision p, and always the same answer the accuracy max(p, 1 - p).
+        """
         assert isinstance(model, ImageClassifier)
         logits, labels = _predict(model, data, limit)
         loss = {"cross_entropy": float(cross_entropy(logits, labels))}
@@ -218,6 +222,10 @@ class ClassifierMNIST(Recipe):
             **{
                 f"average_precision_{name}": float(p)
                 for name, p in zip(names, precision, strict=True)
+            },
+            **{
+                f"prevalence_{name}": p
+                for name, p in zip(names, labels.double().mean(0).tolist(), strict=True)
             },
         }
 
