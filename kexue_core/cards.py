@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from kexue_core.specs import ModelSpec
+from kexue_core.training.records import conditions
 
 if TYPE_CHECKING:
     from kexue_core.training.recipe import Card
@@ -167,29 +168,25 @@ def with_results(body: str, records: Sequence[ResultRecord]) -> str:
 def _results(records: Sequence[ResultRecord]) -> str:
     if not records:
         return "None were measured."
-    # Figures over a classifier's features mean nothing without its name and hash.
-    compared = any("features" in r.settings for r in records)
+    given = [conditions(r.settings) for r in records]
     rows = [
         f"| {r.metric} | {r.value:.6g} | {r.dataset} | {r.split} | {r.n:,} | {r.seed} |"
-        + (f" {_code(r.settings.get('features'))} |" if compared else "")
-        for r in records
+        + (f" {c} |" if any(given) else "")
+        for r, c in zip(records, given, strict=True)
     ]
     first = records[0]
     measured = ", ".join(f"{k} {v}" for k, v in first.versions.items())
     return "\n".join(
         [
-            "| metric | value | data | split | n | seed |" + (" features |" if compared else ""),
-            "|---|---|---|---|---|---|" + ("---|" if compared else ""),
+            "| metric | value | data | split | n | seed |"
+            + (" conditions |" if any(given) else ""),
+            "|---|---|---|---|---|---|" + ("---|" if any(given) else ""),
             *rows,
             "",
             f"Measured on this very file (sha256 `{first.weights}`) with {measured} "
             f"on {first.device}.",
         ]
     )
-
-
-def _code(text: object) -> str:
-    return f"`{text}`" if text is not None else ""
 
 
 def _slug(text: str) -> str:

@@ -113,7 +113,7 @@ class Measurement:
         dataset: Name of the real data.
         settings: Whatever else the values depend on. Where a classifier's features are compared,
             ``features`` is its name and the sha256 of its weights, ``name@sha256``: tables and
-            cards show it.
+            cards show it, and the ``sampler`` with its ``options``.
     """
 
     values: Mapping[str, float]

@@ -31,8 +31,10 @@ COLUMNS = (
     Column("n", align="right"),
     Column("dataset", least=10),
 )
-#: Beside figures over the features of a classifier stands which one it was.
-FEATURES = Column("features", least=10)
+#: Beside figures of samples stands how they were drawn, and whose features were compared.
+CONDITIONS = Column("conditions", least=10)
+#: Digits of a classifier's hash in a table; records have all 64.
+DIGITS = 12
 
 
 def evaluate(
@@ -243,12 +245,6 @@ def _trained_with(folder: Path, recipe: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _short(features: str | None) -> str | None:
-    """``name@sha256`` with the hash as short as people quote it; records keep it whole."""
-    name, at, digest = (features or "").partition("@")
-    return f"{name}{at}{digest[:12]}" or None
-
-
 @click.command(name="eval")
 @click.argument("name", type=WeightsName(), metavar="NAME")
 @click.option("--data", metavar="PATH|HUB", help="Folder or file, or owner/name on the Hub.")
@@ -342,12 +338,13 @@ def command(
     if as_json:
         _output.json([r.to_dict() for r in records])
     else:
-        compared = any("features" in r.settings for r in records)
+        from kexue_core.training.records import conditions
+
+        given = [conditions(r.settings, digits=DIGITS) for r in records]
         rows = [
-            (r.metric, f"{r.value:.6g}", r.split, r.n, r.dataset)
-            + ((_short(r.settings.get("features")),) if compared else ())
-            for r in records
+            (r.metric, f"{r.value:.6g}", r.split, r.n, r.dataset, *([c] if any(given) else []))
+            for r, c in zip(records, given, strict=True)
         ]
-        _output.table((*COLUMNS, FEATURES) if compared else COLUMNS, rows)
+        _output.table((*COLUMNS, CONDITIONS) if any(given) else COLUMNS, rows)
     if record is not None:
         _output.note(f"recorded in {record}")

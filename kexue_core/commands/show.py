@@ -23,6 +23,8 @@ RESULTS = (
     Column("n", align="right", drop=1),
     Column("seed", align="right", drop=3),
 )
+#: How samples were drawn and whose features were compared, where any result tells.
+CONDITIONS = Column("conditions", least=10, drop=4)
 FILES = (Column("file", least=12), Column("size", align="right"), Column("sha256", least=12))
 OPTIONS = (Column("option"), Column("default", align="right"), Column("help", least=20))
 SPECS = (Column("kind"), Column("name", least=10), Column("summary", least=16, drop=1))
@@ -51,7 +53,12 @@ def _print(facts: dict[str, Any]) -> None:
         _output.table(FILES, rows)
     if results := facts.get("results"):
         _output.section("Results")
-        _output.table(RESULTS, [[r.get(c.name) for c in RESULTS] for r in results])
+        from kexue_core.training.records import conditions
+
+        given = [conditions(r.get("settings") or {}, digits=12) for r in results]
+        columns = (*RESULTS, CONDITIONS) if any(given) else RESULTS
+        shown_with = [{**r, "conditions": c} for r, c in zip(results, given, strict=True)]
+        _output.table(columns, [[r.get(c.name) for c in columns] for r in shown_with])
     if sampler := facts.get("sampler"):
         _output.section(f"Options of the sampler {sampler['name']}")
         rows = [(k, str(o["default"]), o["help"]) for k, o in sampler["options"].items()]

@@ -19,6 +19,7 @@ __all__ = [
     "ResultRecord",
     "append_records",
     "command_line",
+    "conditions",
     "device_name",
     "read_records",
     "versions",
@@ -86,6 +87,27 @@ class ResultRecord:
         ):
             raise DataError(f"The result {values['metric']} is {value!r}, no finite number")
         return cls(**values)
+
+
+def conditions(settings: Mapping[str, Any], *, digits: int = 64) -> str:
+    """What a figure of samples must not be quoted without: how they were drawn, whose features.
+
+    Args:
+        settings: Of a record: ``sampler`` with its ``options``, ``features`` as ``name@sha256``.
+        digits: How many of the hash are written.
+
+    Returns:
+        ``latent-prior(temperature=0.7), features of classifier-fashion@fbb8...``; empty where
+        neither is known.
+    """
+    parts = []
+    if sampler := settings.get("sampler"):
+        given = (settings.get("options") or {}).items()
+        parts.append(f"{sampler}({', '.join(f'{k}={v}' for k, v in given if v is not None)})")
+    if features := settings.get("features"):
+        name, at, digest = str(features).partition("@")
+        parts.append(f"features of {name}{at}{digest[:digits]}")
+    return ", ".join(parts)
 
 
 def command_line(verb: str, name: str, options: Mapping[str, Any]) -> str:

@@ -97,14 +97,12 @@ def test_metrics_become_records(name, data, tmp_path):
     )
 
 
-def test_whose_features_were_compared_is_shown(name, data):
+def test_how_samples_were_drawn_and_whose_features_were_compared_is_shown(name, data):
     arguments = (name, "--metrics", "brightness", "--data", data)
-    plain, named = (
-        run(*arguments, *extra).stdout.splitlines()
-        for extra in ((), ("--set", f"features=eye@{'0' * 64}"))
-    )
-    assert plain[0].split("\t")[-1] == "dataset"
-    assert [line.split("\t")[-1] for line in named] == ["features"] + ["eye@" + "0" * 12] * 2
+    head, *rows = run(*arguments, "--set", f"features=eye@{'0' * 64}").stdout.splitlines()
+    assert head.split("\t")[-1] == "conditions"
+    drawn = "latent-prior(temperature=0.5, batch_size=16)"
+    assert {row.split("\t")[-1] for row in rows} == {f"{drawn}, features of eye@{'0' * 12}"}
     shown = json.loads(run(*arguments, "--set", f"features=eye@{'0' * 64}", "--json").stdout)
     assert shown[0]["settings"]["features"] == f"eye@{'0' * 64}"
 

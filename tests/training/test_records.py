@@ -15,6 +15,7 @@ from kexue_core.training.records import (
     ResultRecord,
     append_records,
     command_line,
+    conditions,
     device_name,
     read_records,
     versions,
@@ -171,6 +172,20 @@ def test_without_results_none_are_claimed() -> None:
     text = card()
     assert "None were measured." in text
     assert "model-index" not in text
+
+
+def test_a_card_says_how_samples_were_drawn_and_whose_features_were_compared() -> None:
+    options = {"temperature": 0.7, "labels": None}
+    settings = {"sampler": "latent-prior", "options": options, "features": f"eye@{'0' * 64}"}
+    told = "latent-prior(temperature=0.7), features of eye@"
+    assert conditions(settings, digits=12) == told + "0" * 12
+    rows = [
+        line.split(" | ")[-1]
+        for line in card(record(), record(metric="fid", settings=settings)).splitlines()
+        if line.startswith(("| metric", "| bits", "| fid"))
+    ]
+    assert rows == ["conditions |", " |", f"{told}{'0' * 64} |"]
+    assert "conditions" not in card(record(settings={"recipe": "glow"}))
 
 
 def test_the_results_of_a_card_are_made_anew() -> None:
