@@ -10,13 +10,31 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["FlowNLL", "Glow", "GlowConfig"]
+__all__ = [
+    "NICE",
+    "FlowNLL",
+    "Glow",
+    "GlowConfig",
+    "NICEConfig",
+    "RealNVP",
+    "RealNVPConfig",
+]
 
 if TYPE_CHECKING:
     from kexue_flow.glow import Glow, GlowConfig
     from kexue_flow.losses import FlowNLL
+    from kexue_flow.nice import NICE, NICEConfig
+    from kexue_flow.realnvp import RealNVP, RealNVPConfig
 
-_HOME = {"FlowNLL": "losses", "Glow": "glow", "GlowConfig": "glow"}
+_HOME = {
+    "FlowNLL": "losses",
+    "Glow": "glow",
+    "GlowConfig": "glow",
+    "NICE": "nice",
+    "NICEConfig": "nice",
+    "RealNVP": "realnvp",
+    "RealNVPConfig": "realnvp",
+}
 
 
 def __getattr__(name: str) -> Any:

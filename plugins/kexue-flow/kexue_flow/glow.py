@@ -1,5 +1,8 @@
 """Glow: a normalizing flow with invertible 1x1 convolutions. One file, needs torch alone.
 
+Since it is to run when copied out alone, what NICE and RealNVP share with it is defined here too:
+`Flow`, `apply_steps`, `Prior`, `Conv`, `dequantize`, `squeeze`.
+
 References:
     [1] Kingma & Dhariwal, Glow, 2018. https://arxiv.org/abs/1807.03039
         and its code, https://github.com/openai/glow ("the code" below)
@@ -13,15 +16,33 @@ Example:
 """
 
 import math
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-__all__ = ["FLOAT32_KEYS", "Glow", "GlowConfig", "dequantize"]
+__all__ = [
+    "FLOAT32_KEYS",
+    "LOGSCALE_FACTOR",
+    "Conv",
+    "Flow",
+    "Glow",
+    "GlowConfig",
+    "Prior",
+    "apply_steps",
+    "check_choices",
+    "check_range",
+    "check_sizes",
+    "dequantize",
+    "squeeze",
+    "unsqueeze",
+]
 
 # State-dict patterns (fnmatch) that stay float32 when weights are published in float16: what is
 # exponentiated, inverted or summed over every pixel. What remains is the convolutions.
@@ -83,19 +104,13 @@ class GlowConfig:
     edges: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("size", "channels", "levels", "steps", "hidden", "bits"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.bits > 8:
-            raise ValueError(f"bits must be at most 8, got {self.bits}")
+        check_sizes(self, "size", "channels", "levels", "steps", "hidden", "bits")
         if self.size % 2**self.levels:
             raise ValueError(
                 f"size {self.size} is not a multiple of 2**levels = {2**self.levels}; "
                 "use fewer levels or pad the images"
             )
-        for name, valid in CHOICES.items():
-            if (value := getattr(self, name)) not in valid:
-                raise ValueError(f"{name} must be one of {', '.join(valid)}, got {value!r}")
+        check_choices(self, CHOICES)
         if not 0 <= self.scale_floor < 1:
             raise ValueError(f"scale_floor must be in [0, 1), got {self.scale_floor}")
         if self.scale == "exp-tanh" and self.scale_floor == 0:
@@ -191,7 +206,8 @@ class Conv(nn.Module):
         # an odd number of input channels is slow.
         self.edge = nn.Parameter(std * torch.randn(outputs, 1, 3, 3)) if edges else None
 
-    def forward(self, x: Tensor) -> Tensor:  # (N, inputs, H, W) -> (N, outputs, H, W)
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, outputs, H, W), in the number type of `x`."""
         weight: Tensor = self.weight
         bias: Tensor = self.bias
         edge: Tensor | None = self.edge
@@ -305,15 +321,15 @@ class Prior(nn.Module):
     """Normal of a latent; what a level splits off gets its mean and deviation from what it keeps.
 
     [3] explains it: a standard normal would force both halves to be independent. The flow goes on
-    to the noise (z - mean) / deviation, so that every latent is N(0, I).
+    to the noise (z - mean) / deviation, so that every latent is N(0, I). The kind is "learned" or
+    "standard", a normal whatever is kept.
     """
 
-    def __init__(self, channels: int, config: GlowConfig, *, split: bool) -> None:
+    def __init__(self, channels: int, kind: str, *, split: bool, edges: bool = True) -> None:
         super().__init__()
-        kind = config.split_prior if split else config.top_prior
         self.conv = self.mean = self.logs = None
         if kind == "learned" and split:
-            self.conv = Conv(channels, 2 * channels, 3, std=0.0, scaled=True, edges=config.edges)
+            self.conv = Conv(channels, 2 * channels, 3, std=0.0, scaled=True, edges=edges)
         elif kind == "learned":
             self.mean = nn.Parameter(torch.zeros(channels))
             self.logs = nn.Parameter(torch.zeros(channels))
@@ -344,17 +360,18 @@ class Level(nn.Module):
         super().__init__()
         self.last = last
         self.steps = nn.ModuleList(Step(channels, config) for _ in range(config.steps))
-        self.prior = Prior(channels if last else channels // 2, config, split=not last)
+        self.prior = Prior(
+            channels if last else channels // 2,
+            config.top_prior if last else config.split_prior,
+            split=not last,
+            edges=config.edges,
+        )
 
     def forward(
-        self, x: Tensor, net_dtype: torch.dtype | None
+        self, x: Tensor, net_dtype: torch.dtype | None, reversible: bool = False
     ) -> tuple[Tensor | None, Tensor, Tensor]:
         """x (N, C / 4, 2H, 2W) -> kept (N, C / 2, H, W), noise (the same shape), log-det (N,)."""
-        x = _squeeze(x)
-        log_det = x.new_zeros(len(x))
-        for step in self.steps:
-            x, change = step(x, net_dtype)
-            log_det = log_det + change
+        x, log_det = apply_steps(self.steps, squeeze(x), net_dtype, reversible=reversible)
         kept, z = (None, x) if self.last else x.chunk(2, dim=1)
         noise, change = self.prior(z, kept)
         return kept, noise, log_det + change
@@ -365,47 +382,61 @@ class Level(nn.Module):
         x = z if kept is None else torch.cat([kept, z], dim=1)
         for step in reversed(self.steps):
             x = step.inverse(x, net_dtype)  # type: ignore[operator]  # ModuleList has no types
-        return _unsqueeze(x)
+        return unsqueeze(x)
 
     def initialize(self, x: Tensor) -> Tensor:
         """Set every actnorm from the batch `x`; returns kept."""
-        x = _squeeze(x)
+        x = squeeze(x)
         for step in self.steps:
             x = step.initialize(x)  # type: ignore[operator]
         return x if self.last else x.chunk(2, dim=1)[0]
 
 
-class Glow(nn.Module):
-    """An exact density of images in [0, 1] with an exact inverse.
+class Flow(nn.Module, ABC):
+    """An exact density of images in [0, 1] with an exact inverse: what is no matter of layers.
 
     Images are (N, C, size, size), computed in the number type of the parameters. Latents are a
-    tuple of noise tensors, one a level, each N(0, I) under the model.
+    tuple of noise tensors, each N(0, I) under the model.
 
-    `net_dtype` runs the coupling nets in another number type. torch.bfloat16 is about twice as
-    fast, but then the inverse is exact to 5e-3 only: right for training and for looking at
-    samples. `forward` takes it from the attribute `net_dtype`, and in training mode alone.
+    Attributes:
+        net_dtype: Number type of the coupling nets, for `forward` in training mode alone.
+            torch.bfloat16 is about twice as fast, but then the inverse is exact to 5e-3 only:
+            right for training and for looking at samples.
+        reversible: Whether training keeps no activations of the steps of flow, but inverts and
+            runs every step once more on the way back: memory that does not grow with their number,
+            for less than twice the time. The gradients are equal to rounding; with `net_dtype`,
+            to the rounding of that.
     """
 
-    def __init__(self, config: GlowConfig) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
-        self.config = config
+        self.config = config  # has `size`, `channels` and `bits`, whatever else
         self.net_dtype: torch.dtype | None = None
-        self.levels = nn.ModuleList(
-            Level(config.channels << (level + 1), config, last=level == config.levels)
-            for level in range(1, config.levels + 1)
-        )
+        self.reversible = False
+
+    @property
+    @abstractmethod
+    def latent_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shape of every latent, without the batch dimension."""
+
+    @abstractmethod
+    def _encode(
+        self, x: Tensor, net_dtype: torch.dtype | None, *, reversible: bool
+    ) -> tuple[list[Tensor], Tensor]:
+        """Images -> latents and log |d latents / dx| (N,)."""
+
+    @abstractmethod
+    def _decode(self, latents: Sequence[Tensor], net_dtype: torch.dtype | None) -> Tensor:
+        """Latents -> images."""
+
+    @abstractmethod
+    def initialize(self, x: Tensor) -> None:
+        """Start from the statistics of a batch of dequantised images in [0, 1]."""
 
     @property
     def data_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of an image."""
         return self.config.channels, self.config.size, self.config.size
-
-    @property
-    def latent_shapes(self) -> tuple[tuple[int, int, int], ...]:
-        """(C, H, W) of every latent, from the finest level to the last."""
-        channels, size, levels = self.config.channels, self.config.size, self.config.levels
-        split = [(channels << level, size >> level, size >> level) for level in range(1, levels)]
-        return *split, (channels << (levels + 1), size >> levels, size >> levels)
 
     def transform(
         self, x: Tensor, *, net_dtype: torch.dtype | None = None
@@ -413,14 +444,11 @@ class Glow(nn.Module):
         """Images x (N, C, H, W) -> latents and log |d latents / dx| (N,) in nats."""
         if x.ndim != 4 or x.shape[1:] != self.data_shape:
             raise ValueError(f"images must be (N, *{self.data_shape}), got {tuple(x.shape)}")
-        kept = x.to(self._dtype) - 0.5
-        log_det, latents = kept.new_zeros(len(x)), []
+        x = x.to(self._dtype)
+        reversible = self.reversible and self.training
         exact = x.is_cuda and net_dtype is None and not self.training
         with _ieee_convolutions() if exact else nullcontext():
-            for level in self.levels:
-                kept, noise, change = level(kept, net_dtype)
-                latents.append(noise)
-                log_det = log_det + change
+            latents, log_det = self._encode(x, net_dtype, reversible=reversible)
         return tuple(latents), log_det
 
     def inverse(
@@ -430,14 +458,10 @@ class Glow(nn.Module):
         shapes = [tuple(z.shape[1:]) for z in latents]
         if shapes != list(self.latent_shapes):
             raise ValueError(f"latents must be (N, ...) with {self.latent_shapes}, got {shapes}")
-        noises = [z.to(self._dtype, memory_format=torch.channels_last) for z in latents]
-        x: Tensor | None = None
-        exact = noises[0].is_cuda and net_dtype is None and not self.training
+        latents = tuple(z.to(self._dtype) for z in latents)
+        exact = latents[0].is_cuda and net_dtype is None and not self.training
         with _ieee_convolutions() if exact else nullcontext():
-            for level, noise in zip(reversed(self.levels), reversed(noises), strict=True):
-                x = level.inverse(x, noise, net_dtype)  # type: ignore[operator]
-        assert x is not None  # there is at least one level
-        return x + 0.5
+            return self._decode(latents, net_dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """log p(x) (N,) in nats, of images dequantised to real values in [0, 1]; for training."""
@@ -448,20 +472,26 @@ class Glow(nn.Module):
 
         A density of real values: dequantise integer data, or see `bits_per_dim`.
         """
-        _check_range(x)
+        check_range(x)
         return self._log_prob(x, None)
 
     def _log_prob(self, x: Tensor, net_dtype: torch.dtype | None) -> Tensor:
         latents, log_prob = self.transform(x, net_dtype=net_dtype)
         for z in latents:
-            log_prob = log_prob - 0.5 * (z.square() + math.log(2 * math.pi)).sum((1, 2, 3))
+            log_prob = log_prob + self._noise_log_prob(z).flatten(1).sum(1)
         return log_prob
+
+    def _noise_log_prob(self, z: Tensor) -> Tensor:
+        return -0.5 * (z.square() + math.log(2 * math.pi))
+
+    def _draw_noise(self, z: Tensor, generator: torch.Generator | None) -> None:
+        z.normal_(generator=generator)
 
     def dequantize(
         self, x: Tensor, *, noise: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
         """`dequantize` to this model's bits, with `noise` or noise drawn one image at a time."""
-        _check_range(x)
+        check_range(x)
         if noise is None:
             noise = torch.empty(x.shape, dtype=x.dtype)
             for row in noise:
@@ -474,19 +504,9 @@ class Glow(nn.Module):
 
         An upper bound [1, eq 2]; one number of bits cannot be compared with another.
         """
-        bits = -self.log_prob(self.dequantize(x, generator=generator)) / math.log(2)
-        return bits / math.prod(self.data_shape) + self.config.bits
-
-    @torch.no_grad()
-    def initialize(self, x: Tensor) -> None:
-        """Set every actnorm from a batch of dequantised images in [0, 1]; the code takes 256.
-
-        Without it training starts from a poor scale. Saved weights carry the result.
-        """
-        _check_range(x)
-        kept = x.to(self._dtype) - 0.5
-        for level in self.levels:
-            kept = level.initialize(kept)  # type: ignore[operator]
+        nats: Tensor = -self.log_prob(self.dequantize(x, generator=generator))
+        bits: int = self.config.bits
+        return nats / (math.prod(self.data_shape) * math.log(2)) + bits
 
     def prior(
         self,
@@ -496,18 +516,19 @@ class Glow(nn.Module):
         condition: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, ...]:
-        """Latents of `n` samples, N(0, temperature^2) [1, section 6], drawn on the CPU.
+        """Latents of `n` samples, their deviation times `temperature` [1, section 6].
 
-        Drawn one sample after the other: sample i of a seed is the same for every `n`.
+        Drawn on the CPU, one sample after the other: sample i of a seed is the same for every `n`.
         """
         if condition is not None:
-            raise ValueError("this Glow is unconditional: condition must be None")
+            raise ValueError("this flow is unconditional: condition must be None")
         if not temperature >= 0:
             raise ValueError(f"temperature must be at least 0, got {temperature}")
         latents = [torch.empty(n, *shape) for shape in self.latent_shapes]
         for i in range(n):
             for z in latents:
-                z[i].normal_(generator=generator).mul_(temperature)
+                self._draw_noise(z[i], generator)
+                z[i].mul_(temperature)
         device = next(self.parameters()).device
         return tuple(z.to(device, self._dtype) for z in latents)
 
@@ -521,7 +542,7 @@ class Glow(nn.Module):
     @torch.no_grad()
     def to_latent(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images x in [0, 1] -> latents; `decode` gives the images back."""
-        _check_range(x)
+        check_range(x)
         return self.transform(x)[0]
 
     @property
@@ -529,15 +550,131 @@ class Glow(nn.Module):
         return next(self.parameters()).dtype
 
 
-def _squeeze(x: Tensor) -> Tensor:
-    # (N, C, 2H, 2W) -> (N, 4C, H, W) [2, section 3.6], channels last: faster to convolve.
+class Glow(Flow):
+    """Levels of actnorm, 1x1 convolution and coupling; one latent a level."""
+
+    config: GlowConfig
+
+    def __init__(self, config: GlowConfig) -> None:
+        super().__init__(config)
+        self.levels = nn.ModuleList(
+            Level(config.channels << (level + 1), config, last=level == config.levels)
+            for level in range(1, config.levels + 1)
+        )
+
+    @property
+    def latent_shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """(C, H, W) of every latent, from the finest level to the last."""
+        channels, size, levels = self.config.channels, self.config.size, self.config.levels
+        split = [(channels << level, size >> level, size >> level) for level in range(1, levels)]
+        return *split, (channels << (levels + 1), size >> levels, size >> levels)
+
+    def _encode(
+        self, x: Tensor, net_dtype: torch.dtype | None, *, reversible: bool
+    ) -> tuple[list[Tensor], Tensor]:
+        kept = x - 0.5
+        log_det, latents = kept.new_zeros(len(x)), []
+        for level in self.levels:
+            kept, noise, change = level(kept, net_dtype, reversible)
+            latents.append(noise)
+            log_det = log_det + change
+        return latents, log_det
+
+    def _decode(self, latents: Sequence[Tensor], net_dtype: torch.dtype | None) -> Tensor:
+        x: Tensor | None = None
+        for level, z in zip(reversed(self.levels), reversed(latents), strict=True):
+            noise = z.contiguous(memory_format=torch.channels_last)
+            x = level.inverse(x, noise, net_dtype)  # type: ignore[operator]
+        assert x is not None  # there is at least one level
+        return x + 0.5
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> None:
+        """Set every actnorm from a batch of dequantised images in [0, 1]; the code takes 256.
+
+        Without it training starts from a poor scale. Saved weights carry the result.
+        """
+        check_range(x)
+        kept = x.to(self._dtype) - 0.5
+        for level in self.levels:
+            kept = level.initialize(kept)  # type: ignore[operator]
+
+
+def apply_steps(
+    steps: Iterable[nn.Module],
+    x: Tensor,
+    net_dtype: torch.dtype | None,
+    *,
+    reversible: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """x (N, ...) -> y and log |dy/dx| (N,), through steps of flow one after the other.
+
+    A step maps (x, net_dtype) to y and its log-determinant and has an `inverse`; one that changes
+    in its forward pass has a `replay` too, the same map without the change. With `reversible` the
+    backward pass finds the activations by the inverse instead of keeping them.
+    """
+    if reversible and torch.is_grad_enabled() and (kept := list(steps)):
+        learned = [p for step in kept for p in _learned(step)]
+        y, log_det = _Reversible.apply(kept, net_dtype, x, *learned)  # type: ignore[no-untyped-call]
+        return y, log_det
+    log_det = x.new_zeros(len(x))
+    for step in steps:
+        x, change = step(x, net_dtype)
+        log_det = log_det + change
+    return x, log_det
+
+
+def _learned(step: nn.Module) -> list[nn.Parameter]:
+    return [p for p in step.parameters() if p.requires_grad]
+
+
+class _Reversible(torch.autograd.Function):
+    # Keeps the output of the last step alone, and walks back from it.
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        steps: list[Any],
+        net_dtype: torch.dtype | None,
+        x: Tensor,
+        *learned: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        y, log_det = apply_steps(steps, x, net_dtype)
+        ctx.steps, ctx.net_dtype = steps, net_dtype
+        # Parameters and buffers take no memory of their own; kept like this, autograd refuses to
+        # go back through steps that have changed since.
+        ctx.save_for_backward(y, *learned, *(b for step in steps for b in step.buffers()))
+        return y, log_det
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor, grad_log_det: Tensor) -> tuple[Any, ...]:
+        y = ctx.saved_tensors[0]
+        gradients: list[Tensor | None] = []
+        for step in reversed(ctx.steps):
+            x = step.inverse(y, ctx.net_dtype).requires_grad_()
+            learned = _learned(step)
+            with torch.enable_grad():
+                outputs = getattr(step, "replay", step)(x, ctx.net_dtype)
+            pairs = zip(outputs, (grad_y, grad_log_det), strict=True)
+            asked, given = zip(*((out, g) for out, g in pairs if out.requires_grad), strict=True)
+            # A step may change a part of x alone, and leave parameters of the others unused.
+            grad_y, *rest = torch.autograd.grad(asked, [x, *learned], given, allow_unused=True)
+            gradients[:0] = rest
+            y = x.detach()
+        return None, None, grad_y, *gradients
+
+
+def squeeze(x: Tensor) -> Tensor:
+    """(N, C, 2H, 2W) -> (N, 4C, H, W) [2, section 3.6], channels last: faster to convolve."""
     # What pixel_unshuffle does, but for an empty batch, which it returns unchanged.
     n, c, h, w = x.shape
     x = x.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5)
     return x.reshape(n, h // 2, w // 2, 4 * c).permute(0, 3, 1, 2)
 
 
-def _unsqueeze(x: Tensor) -> Tensor:
+def unsqueeze(x: Tensor) -> Tensor:
+    """(N, 4C, H, W) -> (N, C, 2H, 2W), the inverse of `squeeze`."""
     n, c, h, w = x.shape
     x = x.permute(0, 2, 3, 1).reshape(n, h, w, c // 4, 2, 2)
     return x.permute(0, 3, 1, 4, 2, 5).reshape(n, c // 4, 2 * h, 2 * w)
@@ -569,7 +706,24 @@ def _whitening(x: Tensor) -> tuple[Tensor, Tensor]:
     return -mean, -std.clamp(min=MIN_STD).log() / LOGSCALE_FACTOR
 
 
-def _check_range(x: Tensor) -> None:
+def check_range(x: Tensor) -> None:
+    """Refuse images that are not in [0, 1]."""
     # A NaN fails the comparison too.
     if x.numel() and not (x.min() >= 0 and x.max() <= 1):
         raise ValueError(f"images must be in [0, 1], got [{x.min():.4g}, {x.max():.4g}]")
+
+
+def check_sizes(config: Any, *names: str) -> None:
+    """Refuse a config with a size below 1, or with more than the 8 bits of an image file."""
+    for name in names:
+        if (value := getattr(config, name)) < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if config.bits > 8:
+        raise ValueError(f"bits must be at most 8, got {config.bits}")
+
+
+def check_choices(config: Any, choices: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a config with a value that is none of its choices."""
+    for name, valid in choices.items():
+        if (value := getattr(config, name)) not in valid:
+            raise ValueError(f"{name} must be one of {', '.join(valid)}, got {value!r}")

@@ -22,6 +22,28 @@ def kexue_components() -> Iterator[Spec]:
         tiny={"size": 4, "levels": 2, "steps": 2, "hidden": 8},
         float32=("*.actnorm.*", "*.mixing.*", "*.prior.*", "*.bias", "*.logs"),
     )
+    yield ModelSpec(
+        name="nice",
+        factory="kexue_flow.nice:NICE",
+        config="kexue_flow.nice:NICEConfig",
+        summary="Flow of additive couplings that keep the volume, and one scale",
+        post=5776,
+        papers=("1410.8516",),
+        capabilities=("latent", "density"),
+        tiny={"size": 4, "couplings": 3, "hidden": 8, "depth": 2},
+        float32=("logs", "*.bias"),
+    )
+    yield ModelSpec(
+        name="realnvp",
+        factory="kexue_flow.realnvp:RealNVP",
+        config="kexue_flow.realnvp:RealNVPConfig",
+        summary="Flow of affine couplings with checkerboard and channel masks",
+        post=5807,
+        papers=("1605.08803",),
+        capabilities=("latent", "density"),
+        tiny={"size": 4, "channels": 1, "levels": 2, "couplings": 2, "hidden": 4, "blocks": 1},
+        float32=("*.mean", "*.variance", "*.prior.*", "*.bias", "*.logs", "*.scale"),
+    )
     yield LossSpec(
         name="flow-nll",
         factory="kexue_flow.losses:FlowNLL",
@@ -53,5 +75,21 @@ def kexue_components() -> Iterator[Spec]:
         model="glow",
         data="zalando-datasets/fashion_mnist",
         summary="28x28 Fashion-MNIST at 8 bits, K8 L2 h96",
+        post=5807,
+    )
+    yield RecipeSpec(
+        name="nice-mnist",
+        factory="kexue_flow.mnist:NICEMNIST",
+        model="nice",
+        data="ylecun/mnist",
+        summary="28x28 MNIST at 8 bits, four couplings; ten minutes of one core",
+        post=5776,
+    )
+    yield RecipeSpec(
+        name="realnvp-mnist",
+        factory="kexue_flow.mnist:RealNVPMNIST",
+        model="realnvp",
+        data="ylecun/mnist",
+        summary="28x28 MNIST at 8 bits, three scales; twenty minutes of one core",
         post=5807,
     )

@@ -1,4 +1,4 @@
-"""How the weights of this plugin are trained.
+"""How Glow is trained, and what the recipes of all flows have in common.
 
 Glow after [1] with what its reproductions found since: Adamax beats Adam, a warm-up is needed, and
 samples are drawn from averaged weights. The coupling nets run in bfloat16, which changes the
@@ -12,6 +12,7 @@ References:
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -29,10 +30,12 @@ from kexue_core.training import (
     StepContext,
 )
 from kexue_core.training.data import open_images, random_flip
-from kexue_flow.glow import Glow, GlowConfig, dequantize
+from kexue_flow.glow import Flow, Glow, GlowConfig, dequantize
 from kexue_flow.losses import FlowNLL
 
 __all__ = [
+    "FlowRecipe",
+    "FlowRecipeConfig",
     "GlowCelebA",
     "GlowCelebA32",
     "GlowCelebA32Config",
@@ -43,43 +46,50 @@ __all__ = [
 
 EVALUATION_BATCH = 64
 PREVIEW_IMAGES = 16
-PREVIEW_TEMPERATURE = 0.7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GlowCelebAConfig(RecipeConfig):
-    """Settings of a Glow's training; the defaults are the 6.4M-parameter model of 64x64 faces.
+class FlowRecipeConfig(RecipeConfig):
+    """Settings that the training of every flow has.
 
     Attributes:
         size: Side of the images in pixels.
         channels: 3 for RGB, 1 for grey.
         bits: Bits a channel that the data is quantised to.
-        levels: L of [1].
-        depth: K of [1], the steps of flow a level (``steps`` are the optimiser's).
-        hidden: Width of the coupling nets.
         learning_rate: Adamax's, at its height.
         warmup: Optimiser steps over which it rises; then it falls to zero as a cosine.
         clip: Bound on the gradient's norm, where the loss is in bits a dimension.
         net_dtype: Number type of the coupling nets while training.
         flip: Mirror images at random.
+        reversible: Recompute activations on the way back: less memory for more time.
     """
 
-    steps: int = 200_000
-    batch_size: int = 32
-    ema: float = 0.999
-    evaluate_every: int = 1_000
-    preview_every: int = 1_000
-    checkpoint_every: int = 1_000
     size: int = 64
     channels: int = 3
-    bits: int = 5
-    levels: int = 4
-    depth: int = 16
-    hidden: int = 128
+    bits: int = 8
     learning_rate: float = 1e-3
     warmup: int = 500
     clip: float = 1.0
     net_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    flip: bool = False
+    reversible: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GlowCelebAConfig(FlowRecipeConfig):
+    """Settings of a Glow's training; the defaults are the 6.4M-parameter model of 64x64 faces.
+
+    Attributes:
+        levels: L of [1].
+        depth: K of [1], the steps of flow a level (``steps`` are the optimiser's).
+        hidden: Width of the coupling nets.
+    """
+
+    steps: int = 200_000
+    bits: int = 5
+    levels: int = 4
+    depth: int = 16
+    hidden: int = 128
     flip: bool = True
 
 
@@ -107,48 +117,35 @@ class GlowFashionConfig(GlowCelebAConfig):
     flip: bool = False
 
 
-class GlowCelebA(Recipe):
-    """Glow on CelebA faces."""
+class FlowRecipe(Recipe):
+    """Maximum likelihood of dequantised images by Adamax. A subclass names data and flow."""
 
-    Config: ClassVar[type[RecipeConfig]] = GlowCelebAConfig
-    config: GlowCelebAConfig
+    config: FlowRecipeConfig
     #: Public data that a stranger can train on.
-    hub: ClassVar[str] = "nielsr/CelebA-faces"
-    #: Side of the square that is cut out of CelebA's 178x218 frames; smaller images are kept whole.
-    crop: ClassVar[int | None] = 148
+    hub: ClassVar[str]
+    #: Side of the square that is cut out of an image; ``None`` keeps the shorter side whole.
+    crop: ClassVar[int | None] = None
+    #: Factor on the deviation of the prior for previews, and for samples of the weights.
+    temperature: ClassVar[float] = 0.7
     start_samples: ClassVar[int] = 256
-    card: ClassVar[Card] = Card(
-        summary="Glow (invertible 1x1 convolutions, learned split priors) of CelebA faces. "
-        "It samples, encodes and decodes exactly, interpolates, and gives exact likelihoods.",
-        data="CelebA (Liu et al., Deep Learning Face Attributes in the Wild, ICCV 2015)",
-        license="LicenseRef-CelebA-noncommercial",
-        terms="CelebA is for non-commercial research only, and so are these weights.",
-        limits="Small and trained briefly: samples are soft, backgrounds smear. CelebA is a "
-        "biased set of photographs of celebrities; likelihoods say nothing about a person.",
-    )
+
+    @abstractmethod
+    def flow(self) -> Flow:
+        """A new flow."""
 
     def data(self, source: str | None, split: Split) -> Dataset:
-        """Images, cropped to the face where they are whole frames."""
+        """Images of the configured size."""
         c = self.config
         return open_images(
             source or self.hub, split, size=c.size, channels=c.channels, crop=self.crop
         )
 
     def build(self) -> Mapping[str, nn.Module]:
-        """A new Glow; `initialize` follows in `start`."""
-        c = self.config
-        glow = Glow(
-            GlowConfig(
-                size=c.size,
-                channels=c.channels,
-                levels=c.levels,
-                steps=c.depth,
-                hidden=c.hidden,
-                bits=c.bits,
-            )
-        )
-        glow.net_dtype = getattr(torch, c.net_dtype)
-        return {"model": glow}
+        """A new flow; `initialize` follows in `start`."""
+        flow = self.flow()
+        flow.net_dtype = getattr(torch, self.config.net_dtype)
+        flow.reversible = self.config.reversible
+        return {"model": flow}
 
     def optimizers(self, modules: Mapping[str, nn.Module]) -> Mapping[str, torch.optim.Optimizer]:
         """Adamax, which reproductions of [1] found better than Adam."""
@@ -162,10 +159,10 @@ class GlowCelebA(Recipe):
         return rise * 0.5 * (1 + math.cos(math.pi * step / c.steps))
 
     def start(self, modules: Mapping[str, nn.Module], batch: Batch, context: StepContext) -> None:
-        """Initialise every actnorm from the first batch."""
-        glow = modules["model"]
-        assert isinstance(glow, Glow)
-        glow.initialize(self._dequantized(batch["image"], context))
+        """Take scales from the first batch."""
+        flow = modules["model"]
+        assert isinstance(flow, Flow)
+        flow.initialize(self._dequantized(batch["image"], context))
 
     def step(
         self, modules: Mapping[str, nn.Module], batch: Batch, context: StepContext
@@ -182,7 +179,7 @@ class GlowCelebA(Recipe):
         self, model: nn.Module, data: Dataset, *, limit: int | None = None
     ) -> Mapping[str, float]:
         """Bits a dimension, the noise of dequantisation from a fixed seed."""
-        assert isinstance(model, Glow)
+        assert isinstance(model, Flow)
         device = next(model.parameters()).device
         n = min(len(data), limit or len(data))
         generator = torch.Generator().manual_seed(0)
@@ -195,9 +192,9 @@ class GlowCelebA(Recipe):
 
     def preview(self, model: nn.Module) -> Tensor:
         """The same samples every time."""
-        assert isinstance(model, Glow)
+        assert isinstance(model, Flow)
         generator = torch.Generator().manual_seed(0)
-        latents = model.prior(PREVIEW_IMAGES, temperature=PREVIEW_TEMPERATURE, generator=generator)
+        latents = model.prior(PREVIEW_IMAGES, temperature=self.temperature, generator=generator)
         return model.decode(latents)
 
     def preprocess(self) -> Mapping[str, Any]:
@@ -213,12 +210,45 @@ class GlowCelebA(Recipe):
 
     def sampler(self) -> tuple[str, Mapping[str, Any]]:
         """The prior, cooled as in the pictures of [1]."""
-        return "latent-prior", {"temperature": PREVIEW_TEMPERATURE}
+        return "latent-prior", {"temperature": self.temperature}
 
     def _dequantized(self, image: Tensor, context: StepContext) -> Tensor:
         # With the step's own noise, so that the processes of a run agree on it.
         noise = context.noise(len(image), "uniform", *image.shape[1:])
         return dequantize(image, noise, self.config.bits)
+
+
+class GlowCelebA(FlowRecipe):
+    """Glow on CelebA faces."""
+
+    Config: ClassVar[type[RecipeConfig]] = GlowCelebAConfig
+    config: GlowCelebAConfig
+    hub: ClassVar[str] = "nielsr/CelebA-faces"
+    #: The face in CelebA's 178x218 frames; smaller images are kept whole.
+    crop: ClassVar[int | None] = 148
+    card: ClassVar[Card] = Card(
+        summary="Glow (invertible 1x1 convolutions, learned split priors) of CelebA faces. "
+        "It samples, encodes and decodes exactly, interpolates, and gives exact likelihoods.",
+        data="CelebA (Liu et al., Deep Learning Face Attributes in the Wild, ICCV 2015)",
+        license="LicenseRef-CelebA-noncommercial",
+        terms="CelebA is for non-commercial research only, and so are these weights.",
+        limits="Small and trained briefly: samples are soft, backgrounds smear. CelebA is a "
+        "biased set of photographs of celebrities; likelihoods say nothing about a person.",
+    )
+
+    def flow(self) -> Glow:
+        """A new Glow."""
+        c = self.config
+        return Glow(
+            GlowConfig(
+                size=c.size,
+                channels=c.channels,
+                levels=c.levels,
+                steps=c.depth,
+                hidden=c.hidden,
+                bits=c.bits,
+            )
+        )
 
 
 class GlowCelebA32(GlowCelebA):

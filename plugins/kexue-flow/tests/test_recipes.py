@@ -1,12 +1,14 @@
 """The recipes train what they say, score it with the model's own bits, and keep what they saw."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from kexue_flow.glow import FLOAT32_KEYS, Glow
+from kexue_flow.glow import FLOAT32_KEYS, Flow
+from kexue_flow.mnist import NICEMNIST, RealNVPMNIST
 from kexue_flow.plugin import kexue_components
 from kexue_flow.recipes import GlowCelebA, GlowCelebA32, GlowFashion
 
@@ -23,12 +25,17 @@ SMALL = {
     "preview_every": 12,
     "checkpoint_every": 12,
     "size": 8,
-    "levels": 2,
     "depth": 2,
     "hidden": 8,
 }
 
-RECIPES = [GlowCelebA, GlowCelebA32, GlowFashion]
+RECIPES = [GlowCelebA, GlowCelebA32, GlowFashion, NICEMNIST, RealNVPMNIST]
+
+
+def small(recipe_class, **settings):
+    known = {f.name for f in dataclasses.fields(recipe_class.Config)}
+    settings = {**SMALL, "levels": 2, "couplings": 2, **settings}
+    return recipe_class(recipe_class.Config(**{k: v for k, v in settings.items() if k in known}))
 
 
 @pytest.fixture
@@ -44,8 +51,9 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("recipe_class", RECIPES)
 def test_a_short_run_learns_and_publishes_what_it_evaluates(recipe_class, data, tmp_path):
-    recipe = recipe_class(recipe_class.Config(**SMALL))
-    model = discover().find("model", "glow")
+    recipe = small(recipe_class, **({"learning_rate": 0.02} if recipe_class is NICEMNIST else {}))
+    kind = type(recipe.flow()).__name__.lower()
+    model = discover().find("model", kind, "kexue-flow")
     folder = train(
         recipe, name="short", model=model, data=str(data), out=tmp_path / "run", device="cpu"
     )
@@ -56,20 +64,19 @@ def test_a_short_run_learns_and_publishes_what_it_evaluates(recipe_class, data, 
     assert published.value < early
     assert published.value < recipe.config.bits + 0.5  # a uniform density costs `bits`
 
-    glow = load_folder(folder / "weights")
-    assert isinstance(glow, Glow)
-    assert glow.config.bits == recipe.config.bits
-    assert glow.config.channels == recipe.config.channels
-    again = recipe.evaluate(glow, recipe.data(str(data), "val"))
+    flow = load_folder(folder / "weights")
+    assert isinstance(flow, Flow)
+    assert flow.config == recipe.flow().config
+    again = recipe.evaluate(flow, recipe.data(str(data), "val"))
     assert again["bits_per_dim"] == pytest.approx(published.value, abs=1e-6)
 
 
 @pytest.mark.parametrize("recipe_class", RECIPES)
 def test_previews_are_images(recipe_class):
-    recipe = recipe_class(recipe_class.Config(**SMALL))
+    recipe = small(recipe_class)
     torch.manual_seed(0)
-    glow = recipe.build()["model"].eval()
-    first, second = recipe.preview(glow), recipe.preview(glow)
+    flow = recipe.build()["model"].eval()
+    first, second = recipe.preview(flow), recipe.preview(flow)
     assert first.shape == (16, recipe.config.channels, 8, 8)
     assert 0 <= first.min() <= first.max() <= 1
     assert torch.equal(first, second)
@@ -84,10 +91,14 @@ def test_the_learning_rate_rises_and_falls():
     assert scale[-1] < 1e-5
 
 
-def test_the_coupling_nets_train_in_bfloat16_unless_told_otherwise():
-    assert GlowCelebA(GlowCelebA.Config(**SMALL)).build()["model"].net_dtype == torch.bfloat16
-    exact = GlowCelebA(GlowCelebA.Config(**SMALL, net_dtype="float32")).build()["model"]
-    assert exact.net_dtype == torch.float32
+@pytest.mark.parametrize("recipe_class", RECIPES)
+def test_the_coupling_nets_train_in_bfloat16_unless_told_otherwise(recipe_class):
+    usual = small(recipe_class).build()["model"]
+    assert usual.net_dtype == torch.bfloat16
+    assert not usual.reversible
+    other = small(recipe_class, net_dtype="float32", reversible=True).build()["model"]
+    assert other.net_dtype == torch.float32
+    assert other.reversible
 
 
 def test_what_stays_float32_is_what_the_model_says():
