@@ -132,12 +132,17 @@ def fill_leftovers(
 
 
 def _unsaved(module: nn.Module, loaded: Collection[int]) -> Iterator[tuple[str, Any]]:
-    """Names and values of the attributes of one module that hold tensors of no state dict."""
+    """Names and values of the attributes of one module that hold tensors of no state dict.
+
+    A list of nothing but loaded tensors is none: ``nn.GRU`` keeps one of its own weights up to date.
+    """
     for name, buffer in module.named_buffers(recurse=False):
         if id(buffer) not in loaded:
             yield name, buffer
     for name, value in vars(module).items():
-        if name not in ("_parameters", "_buffers", "_modules") and list(_tensors(value)):
+        if name in ("_parameters", "_buffers", "_modules"):
+            continue
+        if any(id(tensor) not in loaded for tensor in _tensors(value)):
             yield name, value
 
 

@@ -58,7 +58,7 @@ def decode_objects(
         Spans by predicate, then by place.
     """
     n = len(probability)
-    table = probability.permute(2, 1, 0).contiguous()  # (2, P, N'): a predicate's characters in line
+    table = probability.permute(2, 1, 0).contiguous()  # (2, P, N'), each predicate in line
     starts = (table[0] > start).flatten().nonzero()[:, 0]
     ends = (table[1] > end).flatten().nonzero()[:, 0]
     if not len(starts) or not len(ends):

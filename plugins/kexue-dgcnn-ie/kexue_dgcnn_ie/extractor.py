@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from kexue_dgcnn_ie import distant
 from kexue_dgcnn_ie.decoding import Fact, decode_objects, decode_subjects, distinct, with_inverses
-from kexue_dgcnn_ie.dgcnn import DGCNN, DGCNNConfig, Rows
-from kexue_dgcnn_ie.text import Vocabulary, windows
-from kexue_dgcnn_ie.triples import Schema
+from kexue_dgcnn_ie.dgcnn import DGCNN, DGCNNConfig, Encoded, Rows
+from kexue_dgcnn_ie.text import Vocabulary, normalize, windows
+from kexue_dgcnn_ie.triples import Schema, Triple
+from kexue_dgcnn_ie.words import Lexicon
 
-__all__ = ["TripleExtractor", "example_input"]
+__all__ = ["Piece", "TripleExtractor", "example_input"]
 
 VOCABULARY_FILE = "vocabulary.json"
 SCHEMA_FILE = "schema.json"
+WORDS_FILE = "words.json"
 
 #: Characters that two windows of a long text share: a fact no longer than this is whole in one.
 OVERLAP = 128
 
 
-class Window(NamedTuple):
-    """A part of a text that is read at once: from ``start`` on, as character numbers."""
+class Piece(NamedTuple):
+    """A text, or a window of a long one, as the network reads it.
 
-    text: int
-    start: int
-    tokens: list[int]
+    Attributes:
+        text: Its characters.
+        number: Which of the given texts it belongs to.
+        start: Where in that text it begins.
+        own: In training the text's labels, which distant supervision must not give away.
+    """
+
+    text: str
+    number: int = 0
+    start: int = 0
+    own: Collection[Triple] = ()
 
 
 class TripleExtractor(DGCNN):
@@ -37,28 +49,43 @@ class TripleExtractor(DGCNN):
 
     A new one numbers characters by their code points and predicates from 0 on, until
     :meth:`load_assets` or a recipe gives it a vocabulary and a schema.
+
+    Attributes:
+        vocabulary: Numbers of characters.
+        schema: Names of predicates.
+        lexicon: Numbers of words, for a model with word vectors.
+        dictionary: Known triples, for a model with distant supervision; not saved. Without one its
+            features are 0.
     """
 
     def __init__(self, config: DGCNNConfig) -> None:
         super().__init__(config)
-        points = (c for c in map(chr, range(0x20, 0x2FFFF)) if c.isprintable() and c == c.lower())
-        self.vocabulary = Vocabulary("".join(c for _, c in zip(range(config.characters - 2), points, strict=False)))
+        self.vocabulary = Vocabulary(_first_characters(config.characters - 2))
         self.schema = Schema(tuple(f"predicate-{i}" for i in range(config.predicates)))
+        self.lexicon = Lexicon([str(i) for i in range(config.words - 1)])
+        self.dictionary: distant.Dictionary | None = None
 
     def load_assets(self, folder: Path) -> None:
-        """Read ``vocabulary.json`` and ``schema.json``."""
+        """Read ``vocabulary.json`` and ``schema.json``; with word vectors ``words.json`` too."""
         characters = json.loads((folder / VOCABULARY_FILE).read_text(encoding="utf-8"))
         if not isinstance(characters, str):
             raise ValueError(f"{VOCABULARY_FILE} must hold one text of all characters")
         schema = json.loads((folder / SCHEMA_FILE).read_text(encoding="utf-8"))
         if not isinstance(schema, dict) or schema.keys() != {"predicates", "inverse"}:
             raise ValueError(f"{SCHEMA_FILE} must hold predicates and inverse")
+        words: list[str] = []
+        if self.config.words:
+            words = json.loads((folder / WORDS_FILE).read_text(encoding="utf-8"))
         self.set_assets(
-            Vocabulary(characters), Schema(tuple(schema["predicates"]), dict(schema["inverse"]))
+            Vocabulary(characters),
+            Schema(tuple(schema["predicates"]), dict(schema["inverse"])),
+            Lexicon(words),
         )
 
-    def set_assets(self, vocabulary: Vocabulary, schema: Schema) -> None:
-        """Take a vocabulary and a schema.
+    def set_assets(
+        self, vocabulary: Vocabulary, schema: Schema, lexicon: Lexicon | None = None
+    ) -> None:
+        """Take a vocabulary, a schema and the words of the word vectors.
 
         Raises:
             ValueError: They are not of the size that the config says.
@@ -66,17 +93,68 @@ class TripleExtractor(DGCNN):
         for what, given, wanted in (
             ("characters", len(vocabulary), self.config.characters),
             ("predicates", len(schema.predicates), self.config.predicates),
+            ("words", len(lexicon or ()) or 1, self.config.words or 1),
         ):
             if given != wanted:
                 raise ValueError(f"{given} {what}, and the model has {wanted}")
-        self.vocabulary, self.schema = vocabulary, schema
+        self.vocabulary, self.schema, self.lexicon = vocabulary, schema, lexicon or Lexicon([])
 
     def save_assets(self, folder: Path) -> None:
-        """Write ``vocabulary.json`` and ``schema.json``."""
+        """Write what :meth:`load_assets` reads."""
         schema = {"predicates": self.schema.predicates, "inverse": self.schema.inverse}
-        for name, value in ((VOCABULARY_FILE, self.vocabulary.characters), (SCHEMA_FILE, schema)):
+        files: dict[str, object] = {
+            VOCABULARY_FILE: self.vocabulary.characters,
+            SCHEMA_FILE: schema,
+        }
+        if self.config.words:
+            files[WORDS_FILE] = self.lexicon.words
+        for name, value in files.items():
             text = json.dumps(value, ensure_ascii=False, indent=1)
             (folder / name).write_text(f"{text}\n", encoding="utf-8", newline="\n")
+
+    def read(self, pieces: Sequence[Piece]) -> Encoded:
+        """Look up the characters, words and known triples of some pieces, and encode them.
+
+        Pieces may be empty, and are at most ``config.positions`` long.
+        """
+        c = self.config
+        device = self.character.weight.device
+        lengths = torch.tensor([len(p.text) for p in pieces], dtype=torch.int64, device=device)
+        rows = Rows.of(lengths, self.gap)
+
+        def laid(numbers: list[int]) -> Tensor:
+            table = torch.zeros(len(rows.text), dtype=torch.int64, device=device)
+            found = torch.tensor(numbers, dtype=torch.int64, device=device)
+            return table.index_copy(0, rows.real, found)
+
+        words = features = None
+        if c.words:
+            words = laid([n for p in pieces for n in self.lexicon.of_characters(p.text)])
+        if c.distant:
+            features = self._features(pieces, rows)
+        tokens = laid(self.vocabulary.numbers("".join(p.text for p in pieces)))
+        return self.encode(tokens, rows, words=words, distant=features)
+
+    def _features(self, pieces: Sequence[Piece], rows: Rows) -> Tensor:
+        """Features of distant supervision, (T, 4 + 2 P)."""
+        table = torch.zeros(
+            len(rows.text),
+            distant.width(self.config.predicates),
+            dtype=self.character.weight.dtype,
+            device=rows.text.device,
+        )
+        if self.dictionary is not None:
+            numbers = {p: i for i, p in enumerate(self.schema.predicates)}
+            ones = [
+                (start + row, column)
+                for piece, start in zip(pieces, rows.starts.tolist(), strict=True)
+                for row, column in distant.columns(
+                    self.dictionary.find(piece.text, piece.own), numbers
+                )
+            ]
+            places = torch.tensor(ones, dtype=torch.int64, device=table.device).reshape(-1, 2)
+            table[places[:, 0], places[:, 1]] = 1
+        return table
 
     @torch.no_grad()
     def extract(
@@ -100,61 +178,62 @@ class TripleExtractor(DGCNN):
                 end; those of the config where ``None``.
         """
         size = self.config.positions
-        read = [
-            Window(i, a, self.vocabulary.numbers(text[a:b]))
+        pieces = [
+            Piece(text[a:b], i, a)
             for i, text in enumerate(texts)
             for a, b in windows(len(text), size, min(OVERLAP, size // 2))
             if text
         ]
-        read.sort(key=lambda w: len(w.tokens))
+        pieces.sort(key=lambda p: len(p.text))  # little filling in attention
         found: list[list[Fact]] = [[] for _ in texts]
-        for i in range(0, len(read), batch_size):
-            self._extract(texts, read[i : i + batch_size], found, start_threshold, end_threshold)
+        for i in range(0, len(pieces), batch_size):
+            self._extract(pieces[i : i + batch_size], found, start_threshold, end_threshold)
         order = self.schema.predicates
         return [distinct(with_inverses(facts, self.schema.inverse), order) for facts in found]
 
     def _extract(
         self,
-        texts: Sequence[str],
-        batch: Sequence[Window],
+        pieces: Sequence[Piece],
         found: list[list[Fact]],
         start: float | None,
         end: float | None,
     ) -> None:
-        """Append the facts of some windows to those of their texts."""
+        """Append the facts of some pieces to those of their texts."""
         c = self.config
-        thresholds = {
-            "start": c.start_threshold if start is None else start,
-            "end": c.end_threshold if end is None else end,
-        }
-        device = self.character.weight.device
-        lengths = torch.tensor([len(w.tokens) for w in batch], device=device)
-        rows = Rows.of(lengths, self.gap)
-        tokens = torch.zeros(len(rows.text), dtype=torch.int64, device=device)
-        tokens[rows.real] = torch.tensor([t for w in batch for t in w.tokens], device=device)
-        encoded = self.encode(tokens, rows)
-        subjects = decode_subjects(encoded.subject.exp(), lengths, **thresholds)
+        start = c.start_threshold if start is None else start
+        end = c.end_threshold if end is None else end
+        encoded = self.read(pieces)
+        lengths = encoded.rows.lengths
+        subjects = decode_subjects(encoded.subject.exp(), lengths, start=start, end=end)
         if not len(subjects.owner):
             return
         spans = torch.stack([subjects.first, subjects.last], -1)
         scores = self.objects(encoded, subjects.owner, spans).exp()
-        objects = decode_objects(scores, lengths[subjects.owner], **thresholds)
-        subject = [column.tolist() for column in subjects]
+        objects = decode_objects(scores, lengths[subjects.owner], start=start, end=end)
+        owners, _, firsts, lasts, beliefs = (column.tolist() for column in subjects)
         for k, p, first, last, score in zip(*(column.tolist() for column in objects), strict=True):
-            window = batch[subject[0][k]]
-            text = texts[window.text]
-
-            def piece(a: int, b: int, text: str = text, at: int = window.start) -> dict[str, object]:
-                return {"text": text[at + a : at + b + 1], "start": at + a, "end": at + b + 1}
-
-            found[window.text].append(
+            piece = pieces[owners[k]]
+            found[piece.number].append(
                 {
-                    "subject": piece(subject[2][k], subject[3][k]),
+                    "subject": _cut(piece, firsts[k], lasts[k]),
                     "predicate": self.schema.predicates[p],
-                    "object": piece(first, last),
-                    "score": subject[4][k] * score,
+                    "object": _cut(piece, first, last),
+                    "score": beliefs[k] * score,
                 }
             )
+
+
+def _cut(piece: Piece, first: int, last: int) -> dict[str, str | int]:
+    """Characters ``first`` to ``last`` of a piece, at their place in the whole text."""
+    text = piece.text[first : last + 1]
+    return {"text": text, "start": piece.start + first, "end": piece.start + last + 1}
+
+
+def _first_characters(n: int) -> str:
+    """The first ``n`` characters of Unicode that :func:`.text.normalize` leaves as they are."""
+    points = map(chr, range(0x20, 0x110000))
+    kept = (c for c in points if c.isprintable() and normalize(c) == c)
+    return "".join(itertools.islice(kept, n))
 
 
 def example_input(

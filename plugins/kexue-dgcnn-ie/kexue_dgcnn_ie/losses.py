@@ -29,7 +29,8 @@ def pointer_loss(log_p: Tensor, positive: Tensor, *, forgive: float = 1.0) -> Te
         likely.view(-1)[positive] = False
         log_p = log_p.masked_fill(likely, -math.inf)
     # log(1 - p) of all places, less that of the positive ones, where log p belongs.
-    return _Log1mExp.apply(log_p).neg() + (torch.log(-torch.expm1(there)) - there).sum()
+    false: Tensor = _Log1mExp.apply(log_p)  # type: ignore[no-untyped-call]  # torch's
+    return (torch.log(-torch.expm1(there)) - there).sum() - false
 
 
 class _Log1mExp(torch.autograd.Function):
@@ -44,4 +45,5 @@ class _Log1mExp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (p,) = ctx.saved_tensors
-        return p / (p - 1) * gradient
+        slope: Tensor = p / (p - 1) * gradient
+        return slope

@@ -94,5 +94,6 @@ def masked_loss(model: DGCNN, head: CharacterHead, batch: Masked) -> Tensor:
     """Mean cross-entropy of the hidden characters, in nats."""
     rows = Rows.of(batch.lengths, model.gap)
     tokens = torch.zeros_like(rows.text).index_copy(0, rows.real, batch.tokens)
-    states = model.trunk(tokens, rows).index_select(0, rows.real[batch.places])
+    words = torch.zeros_like(tokens) if model.config.words else None  # they would tell
+    states = model.trunk(tokens, rows, words).index_select(0, rows.real[batch.places])
     return F.cross_entropy(head(states, model.character.weight).float(), batch.hidden)

@@ -16,14 +16,16 @@ from torch import Tensor, nn
 from kexue_core.errors import DataError
 from kexue_core.training import Batch, Card, Dataset, Recipe, RecipeConfig, Split, StepContext
 from kexue_dgcnn_ie.data import LabelledTexts, open_triples
-from kexue_dgcnn_ie.dgcnn import DGCNNConfig, Rows
-from kexue_dgcnn_ie.extractor import TripleExtractor
+from kexue_dgcnn_ie.dgcnn import DGCNNConfig
+from kexue_dgcnn_ie.distant import Dictionary
+from kexue_dgcnn_ie.extractor import Piece, TripleExtractor
 from kexue_dgcnn_ie.losses import pointer_loss
 from kexue_dgcnn_ie.metric import micro_score
 from kexue_dgcnn_ie.pretraining import CharacterHead, join_lines, mask, masked_loss
 from kexue_dgcnn_ie.samples import Swap, assemble, draw_subjects, label
 from kexue_dgcnn_ie.text import Vocabulary
 from kexue_dgcnn_ie.triples import Sample, Schema, Triple, read_texts
+from kexue_dgcnn_ie.words import Lexicon, word_vectors
 
 __all__ = ["DGCNNDuIE", "DGCNNDuIEConfig"]
 
@@ -44,6 +46,9 @@ class DGCNNDuIEConfig(RecipeConfig):
             guessed, on training texts and those of ``unlabelled``.
         pretrain_share: Share of the characters that is hidden.
         unlabelled: Files of texts without labels, ``.jsonl`` or one text a line, ``.gz`` or not.
+        words: Whether word vectors are trained on the same texts and added to the characters.
+        word_width: Their length.
+        distant: Whether triples of other training texts that occur in a text are features.
         swap: Probability that an entity pair of a text is replaced by another of its predicate.
         occurrences: Whether the first or all places of a subject or object are labelled.
         subjects: Most subjects of a text that a step trains the objects of. 1 is the author's way:
@@ -76,7 +81,8 @@ class DGCNNDuIEConfig(RecipeConfig):
     pretrain_steps: int = 0
     pretrain_share: float = 0.15
     unlabelled: tuple[str, ...] = ()
-    words: str | None = None
+    words: bool = False
+    word_width: int = 64
     distant: bool = False
     swap: float = 0.5
     occurrences: Literal["first", "all"] = "all"
@@ -116,6 +122,9 @@ class DGCNNDuIE(Recipe):
         self._schema: Schema | None = None
         self._pools: list[list[str]] = []
         self._swap: Swap | None = None
+        self._lexicon: Lexicon | None = None
+        self._vectors: Tensor | None = None
+        self._dictionary: Dictionary | None = None
 
     def data(self, source: str | None, split: Split) -> Dataset:
         """One split of a ``.jsonl`` (or ``.jsonl.gz``), see :func:`.data.open_triples`.
@@ -140,6 +149,11 @@ class DGCNNDuIE(Recipe):
             )
             self._schema = Schema.of(opened.samples)
             self._swap = Swap(opened.samples)
+            if c.words:
+                texts = (text for pool in self._pools for text in pool)
+                self._lexicon, self._vectors = word_vectors(texts, c.word_width)
+            if c.distant:
+                self._dictionary = Dictionary(opened.samples)
             for path in c.unlabelled:
                 digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
                 fingerprint = hashlib.sha256((fingerprint + digest).encode()).hexdigest()
@@ -164,11 +178,18 @@ class DGCNNDuIE(Recipe):
                 gate_dropout=c.gate_dropout,
                 gate=c.gate,
                 attention=c.attention,
+                words=0 if self._lexicon is None else len(self._lexicon),
+                word_width=0 if self._lexicon is None else c.word_width,
+                distant=c.distant,
                 start_threshold=c.start_threshold,
                 end_threshold=c.end_threshold,
             )
         )
-        model.set_assets(vocabulary, schema)
+        model.set_assets(vocabulary, schema, self._lexicon)
+        model.dictionary = self._dictionary
+        if self._vectors is not None:
+            with torch.no_grad():
+                model.word.weight.copy_(self._vectors)
         modules: dict[str, nn.Module] = {"model": model}
         if c.pretrain_steps:
             modules["head"] = CharacterHead(c.width, len(vocabulary))
@@ -197,9 +218,7 @@ class DGCNNDuIE(Recipe):
         # One number a sample, so that what is drawn for it does not depend on the processes.
         draws = context.noise(len(rows), "uniform", 1).flatten().tolist()
         sources = [random.Random(draw) for draw in draws]
-        with torch.autocast(
-            context.device.type, torch.bfloat16, enabled=c.precision == "bfloat16"
-        ):
+        with torch.autocast(context.device.type, torch.bfloat16, enabled=c.precision == "bfloat16"):
             if context.step < c.pretrain_steps:
                 return self._guess(modules, sources, context)
             return self._tag(modules, rows, sources, context)
@@ -216,7 +235,6 @@ class DGCNNDuIE(Recipe):
         assert isinstance(head, CharacterHead)
         texts = [source.choice(source.choice(self._pools)) for source in sources]
         tokens = [model.vocabulary.numbers(text[: model.config.positions]) for text in texts]
-        # All samples' runs come from the first one's source, and are the same for any company.
         masked = mask(tokens, sources[0], self.config.pretrain_share)
         loss = masked_loss(model, head, masked)
         return {"loss": loss, **context.minimize("model", loss, clip=self.config.clip)}
@@ -235,19 +253,17 @@ class DGCNNDuIE(Recipe):
         assert self._swap is not None
         longest = model.config.positions
         numbers = {p: i for i, p in enumerate(model.schema.predicates)}
-        tokens, labels, drawn = [], [], []
+        pieces, labels, drawn = [], [], []
         for row, source in zip(rows, sources, strict=True):
-            sample = self._samples[row]
+            sample = own = self._samples[row]
             if source.random() < c.swap:
                 sample = self._swap(sample, source)
             found = label(sample, numbers, which=c.occurrences, longest=longest)
-            tokens.append(model.vocabulary.numbers(sample.text[:longest]))
+            pieces.append(Piece(sample.text[:longest], own={*own.triples, *sample.triples}))
             labels.append(found)
             drawn.append(draw_subjects(found, source, most=c.subjects, wrong=c.wrong))
-        targets = assemble(tokens, labels, drawn, len(numbers))
-        layout = Rows.of(targets.lengths, model.gap)
-        flat = torch.zeros_like(layout.text).index_copy(0, layout.real, targets.tokens)
-        encoded = model.encode(flat, layout)
+        targets = assemble([len(p.text) for p in pieces], labels, drawn, len(numbers))
+        encoded = model.read(pieces)
         scores = model.objects(encoded, targets.texts, targets.spans)
         # A mean over characters; the object's is a sum over predicates.
         subject = pointer_loss(encoded.subject, targets.subject, forgive=c.forgive)

@@ -1,18 +1,28 @@
-"""What a training step sees: texts with some entities swapped, subjects drawn, targets as indices."""
+"""What a training step sees: texts with entities swapped, subjects drawn, targets as indices."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from kexue_dgcnn_ie.triples import Sample, Schema, Triple
+from kexue_dgcnn_ie.triples import Sample, Triple
 
-__all__ = ["Drawn", "Labels", "Occurrences", "Span", "Swap", "draw_subjects", "label", "occurrences"]
+__all__ = [
+    "Drawn",
+    "Labels",
+    "Occurrences",
+    "Span",
+    "Swap",
+    "Targets",
+    "assemble",
+    "draw_subjects",
+    "label",
+    "occurrences",
+]
 
 Occurrences = Literal["first", "all"]
 
@@ -94,36 +104,40 @@ class Drawn(NamedTuple):
 def draw_subjects(labels: Labels, source: random.Random, *, most: int, wrong: float) -> list[Drawn]:
     """Up to ``most`` true subjects of a text, and with probability ``wrong`` an odd one.
 
-    The odd one joins the start of one subject and an end at or after it, drawn apart as the author
-    draws every subject: most often it is no subject, and its lack of objects is learnt.
+    The odd one joins the start of one subject and the end of another, at or after it: most often it
+    is no subject, and its lack of objects is learnt. With ``most`` 1 every subject is drawn so, as
+    the author does.
     """
     spans = list(labels.subjects)
     if not spans:
         return []
+
+    def join() -> Drawn:
+        start = source.choice(spans)[0]
+        span = start, source.choice([last for _, last in spans if last >= start])
+        return Drawn(span, labels.subjects.get(span, []))
+
+    if most == 1:
+        return [join()]
     chosen = spans if len(spans) <= most else source.sample(spans, most)
     drawn = [Drawn(span, labels.subjects[span]) for span in chosen]
     if len(spans) > 1 and source.random() < wrong:
-        start = source.choice(spans)[0]
-        end = source.choice([last for _, last in spans if last >= start])
-        if (start, end) not in labels.subjects:
-            drawn.append(Drawn((start, end), []))
+        odd = join()
+        if odd.span not in labels.subjects:
+            drawn.append(odd)
     return drawn
 
 
 class Targets(NamedTuple):
-    """What a step is trained towards.
+    """What a step is trained towards, for texts of N characters in all.
 
     Attributes:
-        tokens: Character numbers of the texts, one after the other, (N,).
-        lengths: Characters of each text, (B,).
         subject: Places of 1 among the N x 2 starts and ends of subjects.
         texts: The text of each drawn subject, (S,).
         spans: Its first and last character, (S, 2).
         object: Places of 1 among the N' x P x 2 starts and ends of their objects.
     """
 
-    tokens: Tensor
-    lengths: Tensor
     subject: Tensor
     texts: Tensor
     spans: Tensor
@@ -131,7 +145,7 @@ class Targets(NamedTuple):
 
 
 def assemble(
-    tokens: Sequence[Sequence[int]],
+    lengths: Sequence[int],
     labels: Sequence[Labels],
     drawn: Sequence[Sequence[Drawn]],
     predicates: int,
@@ -140,8 +154,8 @@ def assemble(
     subject, object_ = set(), set()
     texts, spans = [], []
     offset = own = 0  # where a text begins among the N characters, and among the N'
-    for i, (row, label_, subjects) in enumerate(zip(tokens, labels, drawn, strict=True)):
-        for first, last in label_.subjects:
+    for i, (length, found, subjects) in enumerate(zip(lengths, labels, drawn, strict=True)):
+        for first, last in found.subjects:
             subject |= {2 * (offset + first), 2 * (offset + last) + 1}
         for span, objects in subjects:
             texts.append(i)
@@ -149,11 +163,9 @@ def assemble(
             for p, first, last in objects:
                 object_.add(2 * ((own + first) * predicates + p))
                 object_.add(2 * ((own + last) * predicates + p) + 1)
-            own += len(row)
-        offset += len(row)
+            own += length
+        offset += length
     return Targets(
-        torch.tensor([t for row in tokens for t in row]),
-        torch.tensor([len(row) for row in tokens]),
         torch.tensor(sorted(subject), dtype=torch.int64),
         torch.tensor(texts, dtype=torch.int64),
         torch.tensor(spans, dtype=torch.int64).reshape(-1, 2),
