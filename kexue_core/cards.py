@@ -168,25 +168,39 @@ def with_results(body: str, records: Sequence[ResultRecord]) -> str:
 def _results(records: Sequence[ResultRecord]) -> str:
     if not records:
         return "None were measured."
+    floors = any(r.floor is not None for r in records)
     given = [conditions(r.settings) for r in records]
+    notes = {c: f"({i})" for i, c in enumerate((c for c in dict.fromkeys(given) if c), 1)}
+    head = ["metric", "value", "data", "split", "n", "seed"]
     rows = [
-        f"| {r.metric} | {r.value:.6g} | {r.dataset} | {r.split} | {r.n:,} | {r.seed} |"
-        + (f" {c} |" if any(given) else "")
-        for r, c in zip(records, given, strict=True)
+        [r.metric, f"{r.value:.6g}", r.dataset, r.split, f"{r.n:,}", str(r.seed)] for r in records
     ]
+    if floors:
+        head.insert(2, "floor")
+        for row, r in zip(rows, records, strict=True):
+            row.insert(2, "" if r.floor is None else f"{r.floor:.6g}")
+    if notes:
+        head.append("how")
+        for row, c in zip(rows, given, strict=True):
+            row.append(notes.get(c, ""))
     first = records[0]
     measured = ", ".join(f"{k} {v}" for k, v in first.versions.items())
     return "\n".join(
         [
-            "| metric | value | data | split | n | seed |"
-            + (" conditions |" if any(given) else ""),
-            "|---|---|---|---|---|---|" + ("---|" if any(given) else ""),
-            *rows,
+            _row(head),
+            _row(["---"] * len(head), space=""),
+            *map(_row, rows),
             "",
+            *(line for c, mark in notes.items() for line in (f"{mark} {c}", "")),
+            *(["Floor: what as many real samples get in place of generated ones.", ""] * floors),
             f"Measured on this very file (sha256 `{first.weights}`) with {measured} "
             f"on {first.device}.",
         ]
     )
+
+
+def _row(cells: Sequence[str], space: str = " ") -> str:
+    return "|".join(["", *(f"{space}{cell}{space}" for cell in cells), ""])
 
 
 def _slug(text: str) -> str:

@@ -108,6 +108,7 @@ class Measurement:
 
     Attributes:
         values: Metric -> value, in the order in which they are shown.
+        floors: Metric -> what real data get in place of samples, for those that have it.
         n: Samples behind them.
         seed: Seed of everything random.
         dataset: Name of the real data.
@@ -120,6 +121,7 @@ class Measurement:
     n: int
     seed: int
     dataset: str
+    floors: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -27,12 +27,15 @@ __all__ = ["choose_recipe", "command", "evaluate", "evaluate_metric"]
 COLUMNS = (
     Column("metric"),
     Column("value", align="right"),
+    Column("floor", align="right"),
     Column("split"),
     Column("n", align="right"),
     Column("dataset", least=10),
+    Column("conditions", least=10),
 )
-#: Beside figures of samples stands how they were drawn, and whose features were compared.
-CONDITIONS = Column("conditions", least=10)
+#: Shown where any result has them: what real data get in place of samples; and how samples were
+#: drawn and whose features were compared.
+SOMETIMES = [column for column in COLUMNS if column.name in ("floor", "conditions")]
 #: Digits of a classifier's hash in a table; records have all 64.
 DIGITS = 12
 
@@ -168,6 +171,7 @@ def evaluate_metric(
         ResultRecord(
             metric=key,
             value=float(value),
+            floor=None if (floor := measured.floors.get(key)) is None else float(floor),
             dataset=measured.dataset,
             split=split,
             n=measured.n,
@@ -340,11 +344,19 @@ def command(
     else:
         from kexue_core.training.records import conditions
 
-        given = [conditions(r.settings, digits=DIGITS) for r in records]
         rows = [
-            (r.metric, f"{r.value:.6g}", r.split, r.n, r.dataset, *([c] if any(given) else []))
-            for r, c in zip(records, given, strict=True)
+            {
+                "metric": r.metric,
+                "value": f"{r.value:.6g}",
+                "floor": None if r.floor is None else f"{r.floor:.6g}",
+                "split": r.split,
+                "n": r.n,
+                "dataset": r.dataset,
+                "conditions": conditions(r.settings, digits=DIGITS) or None,
+            }
+            for r in records
         ]
-        _output.table((*COLUMNS, CONDITIONS) if any(given) else COLUMNS, rows)
+        wanted = [c for c in COLUMNS if c not in SOMETIMES or any(row[c.name] for row in rows)]
+        _output.table(wanted, [[row[c.name] for c in wanted] for row in rows])
     if record is not None:
         _output.note(f"recorded in {record}")

@@ -18,13 +18,16 @@ __all__ = ["command"]
 RESULTS = (
     Column("metric"),
     Column("value", align="right"),
+    Column("floor", align="right"),
     Column("dataset", least=8),
     Column("split", drop=2),
     Column("n", align="right", drop=1),
     Column("seed", align="right", drop=3),
+    Column("conditions", least=10, drop=4),
 )
-#: How samples were drawn and whose features were compared, where any result tells.
-CONDITIONS = Column("conditions", least=10, drop=4)
+#: Shown where any result has them: what real data get in place of samples; and how samples were
+#: drawn and whose features were compared.
+SOMETIMES = [column for column in RESULTS if column.name in ("floor", "conditions")]
 FILES = (Column("file", least=12), Column("size", align="right"), Column("sha256", least=12))
 OPTIONS = (Column("option"), Column("default", align="right"), Column("help", least=20))
 SPECS = (Column("kind"), Column("name", least=10), Column("summary", least=16, drop=1))
@@ -55,10 +58,14 @@ def _print(facts: dict[str, Any]) -> None:
         _output.section("Results")
         from kexue_core.training.records import conditions
 
-        given = [conditions(r.get("settings") or {}, digits=12) for r in results]
-        columns = (*RESULTS, CONDITIONS) if any(given) else RESULTS
-        shown_with = [{**r, "conditions": c} for r, c in zip(results, given, strict=True)]
-        _output.table(columns, [[r.get(c.name) for c in columns] for r in shown_with])
+        told = [
+            {**r, "conditions": conditions(r.get("settings") or {}, digits=12) or None}
+            for r in results
+        ]
+        columns = [
+            c for c in RESULTS if c not in SOMETIMES or any(r.get(c.name) is not None for r in told)
+        ]
+        _output.table(columns, [[r.get(c.name) for c in columns] for r in told])
     if sampler := facts.get("sampler"):
         _output.section(f"Options of the sampler {sampler['name']}")
         rows = [(k, str(o["default"]), o["help"]) for k, o in sampler["options"].items()]

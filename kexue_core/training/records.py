@@ -26,6 +26,10 @@ __all__ = [
 ]
 
 
+#: What a record need not say.
+_OPTIONAL = {"floor", "settings"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultRecord:
     """A result as registry.yaml, results.jsonl and model cards hold it.
@@ -41,6 +45,8 @@ class ResultRecord:
         weights: sha256 of ``model.safetensors``, the published (rounded) file.
         versions: Distribution -> version.
         device: What it ran on.
+        floor: What real data get in place of samples, at the same n: a figure of samples is read
+            beside it. ``None`` where there is no such thing.
         settings: Whatever else the number depends on: steps, temperature, fingerprint of the data.
     """
 
@@ -54,38 +60,39 @@ class ResultRecord:
     weights: str
     versions: Mapping[str, str]
     device: str
+    floor: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON or YAML; ``settings`` is left out where empty."""
+        """Plain values, ready for JSON or YAML; ``floor`` and ``settings`` only where there are."""
         plain = asdict(self)
-        if not plain["settings"]:
-            del plain["settings"]
-        return plain
+        return {k: v for k, v in plain.items() if k not in _OPTIONAL or v not in (None, {})}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ResultRecord:
         """The inverse of :meth:`to_dict`.
 
         Raises:
-            DataError: Keys are missing or unknown, or the value is no finite number.
+            DataError: Keys are missing or unknown, or value or floor is no finite number.
         """
         known = {f.name for f in fields(cls)}
-        missing = sorted(known - {"settings"} - set(values))
+        missing = sorted(known - _OPTIONAL - set(values))
         unknown = sorted(set(values) - known)
-        value = values.get("value")
         if missing or unknown:
             raise DataError(
                 "A result record "
                 + (f"lacks {', '.join(missing)}" if missing else f"has no {', '.join(unknown)}"),
                 hint=f"It holds {', '.join(sorted(known))}",
             )
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not math.isfinite(value)
-        ):
-            raise DataError(f"The result {values['metric']} is {value!r}, no finite number")
+        for key in ("value", "floor") if "floor" in values else ("value",):
+            value = values[key]
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not math.isfinite(value)
+            ):
+                what = values["metric"] if key == "value" else f"{values['metric']}'s floor"
+                raise DataError(f"The result {what} is {value!r}, no finite number")
         return cls(**values)
 
 

@@ -40,6 +40,7 @@ class Brightness(Metric):
         settings = {"features": self.config.features} if self.config.features else {}
         return Measurement(
             values={"real": real.batch(range(n))["image"].mean(), "fake": fake.mean()},
+            floors={"fake": 0.25},
             n=n, seed=self.config.seed, dataset=real.name, settings=settings | drawn,
         )
 
@@ -90,6 +91,7 @@ def test_metrics_become_records(name, data, tmp_path):
     assert fake.settings["metrics"] == "brightness"
     assert fake.settings["sampler"] == "latent-prior"
     assert fake.settings["options"]["temperature"] == 0.5
+    assert (fake.floor, real.floor) == (0.25, None)
     assert (fake.seed, fake.versions["kexue-light"]) == (3, "1.0")
     assert fake.command == (
         "kexue eval file:tiny --metrics brightness --data grey.npz --split train --limit 10 "
@@ -100,7 +102,8 @@ def test_metrics_become_records(name, data, tmp_path):
 def test_how_samples_were_drawn_and_whose_features_were_compared_is_shown(name, data):
     arguments = (name, "--metrics", "brightness", "--data", data)
     head, *rows = run(*arguments, "--set", f"features=eye@{'0' * 64}").stdout.splitlines()
-    assert head.split("\t")[-1] == "conditions"
+    assert head == "metric\tvalue\tfloor\tsplit\tn\tdataset\tconditions"
+    assert [row.split("\t")[2] for row in rows] == ["", "0.25"]
     drawn = "latent-prior(temperature=0.5, batch_size=16)"
     assert {row.split("\t")[-1] for row in rows} == {f"{drawn}, features of eye@{'0' * 12}"}
     shown = json.loads(run(*arguments, "--set", f"features=eye@{'0' * 64}", "--json").stdout)

@@ -45,13 +45,18 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     append_records(path, [second])
     assert read_records(path) == [first, second]
     assert read_records(tmp_path / "none.jsonl") == []
-    assert "settings" not in first.to_dict()
+    assert not {"settings", "floor"} & first.to_dict().keys()
+    third = record(floor=0.0)
+    append_records(path, [third])
+    assert read_records(path)[2] == third
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, "2.0", True, None])
 def test_only_finite_numbers_are_results(value: Any) -> None:
     with pytest.raises(DataError, match="no finite number"):
         ResultRecord.from_dict({**record().to_dict(), "value": value})
+    with pytest.raises(DataError, match=r"bits_per_dim's floor is .* no finite number"):
+        ResultRecord.from_dict({**record().to_dict(), "floor": value})
 
 
 def test_missing_and_unknown_keys_are_named(tmp_path: Path) -> None:
@@ -179,13 +184,17 @@ def test_a_card_says_how_samples_were_drawn_and_whose_features_were_compared() -
     settings = {"sampler": "latent-prior", "options": options, "features": f"eye@{'0' * 64}"}
     told = "latent-prior(temperature=0.7), features of eye@"
     assert conditions(settings, digits=12) == told + "0" * 12
-    rows = [
-        line.split(" | ")[-1]
-        for line in card(record(), record(metric="fid", settings=settings)).splitlines()
-        if line.startswith(("| metric", "| bits", "| fid"))
+    measured = record(metric="fid", value=3.5, floor=0.25, settings=settings)
+    text = card(record(), measured)
+    table = [line for line in text.splitlines() if line.startswith("|") and "| val |" in line]
+    assert "| metric | value | floor | data | split | n | seed | how |" in text
+    assert table == [
+        "| bits_per_dim | 2.01235 |  | CelebA (64x64) | val | 1,751 | 0 |  |",
+        "| fid | 3.5 | 0.25 | CelebA (64x64) | val | 1,751 | 0 | (1) |",
     ]
-    assert rows == ["conditions |", " |", f"{told}{'0' * 64} |"]
-    assert "conditions" not in card(record(settings={"recipe": "glow"}))
+    assert f"\n\n(1) {told}{'0' * 64}\n\nFloor: what as many real samples" in text
+    plain = card(record(settings={"recipe": "glow"}))
+    assert "| metric | value | data | split | n | seed |\n|---|---|---|---|---|---|\n" in plain
 
 
 def test_the_results_of_a_card_are_made_anew() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ class SampleQualityMetric(Metric):
     config: SampleQualityConfig
 
     def measure(self, subject: Subject) -> Measurement:
-        """Each figure of :class:`~kexue_metrics.SampleQuality` and its floor."""
+        """Each figure of :class:`~kexue_metrics.QualityFigures` with its floor."""
         c = self.config
         features = load_features(c.features, device=subject.device)
         real = subject.images(subject.split)
@@ -86,7 +86,8 @@ class SampleQualityMetric(Metric):
             real_floor=_features_of(other, rest, features),
         )
         return Measurement(
-            values=quality.to_dict(),
+            values=asdict(quality.fake),
+            floors=asdict(quality.floor),
             n=n,
             seed=c.seed,
             dataset=real.name,
@@ -103,16 +104,16 @@ class SampleQualityMetric(Metric):
 class ClassAgreementMetric(Metric):
     """Share of samples on which the classifier agrees with the class that was asked for.
 
-    The classes are asked for in turn, by the option ``labels`` of the sampler. Beside it stands the
-    classifier's own accuracy on real images of the split: where it errs itself its verdict on
-    samples means little.
+    The classes are asked for in turn, by the option ``labels`` of the sampler. The floor is the
+    classifier's agreement with the true classes of all real images of the split: where it errs
+    itself its verdict on samples means little.
     """
 
     Config = ClassAgreementConfig
     config: ClassAgreementConfig
 
     def measure(self, subject: Subject) -> Measurement:
-        """The share over all samples and that of the worst class, and the classifier's accuracy."""
+        """The share over all samples, and that of the worst class."""
         c = self.config
         features = load_features(c.features, device=subject.device)
         real = subject.images(subject.split)
@@ -124,7 +125,8 @@ class ClassAgreementMetric(Metric):
         )
         found = class_agreement(features, fake, asked)
         return Measurement(
-            values={**found.to_dict(), "classifier_accuracy": _accuracy(features, real)},
+            values=found.to_dict(),
+            floors=class_agreement(features, *_labelled(real)).to_dict(),
             n=n,
             seed=c.seed,
             dataset=real.name,
@@ -164,11 +166,8 @@ def _features_of(images: Images, chosen: Tensor, features: Features) -> Tensor:
     )
 
 
-def _accuracy(features: Features, real: Images) -> float:
-    right = 0
-    for i in range(0, len(real), BATCH):
-        batch = real.batch(range(i, min(len(real), i + BATCH)))
-        if "label" not in batch:
-            raise DataError(f"{real.name} has no labels to check {features.name} by")
-        right += int((features.predict(batch["image"]) == batch["label"]).sum())
-    return right / len(real)
+def _labelled(real: Images) -> tuple[Tensor, Tensor]:
+    batch = real.batch(range(len(real)))
+    if "label" not in batch:
+        raise DataError(f"{real.name} has no labels to check the classifier by")
+    return batch["image"], batch["label"]
