@@ -50,12 +50,14 @@ class Column(NamedTuple):
         align: ``left``, or ``right`` for numbers.
         least: Width down to which its cells may be wrapped on a narrow terminal; 0 for never.
         drop: Where wrapping is not enough, columns go by this rank, highest first; 0 stays.
+        style: Of its cells on a terminal, in the words of rich: ``bold``, ``cyan``.
     """
 
     name: str
     align: Literal["left", "right"] = "left"
     least: int = 0
     drop: int = 0
+    style: str = ""
 
 
 def on_terminal() -> bool:
@@ -93,7 +95,9 @@ def table(headings: Sequence[Column | str], rows: Iterable[Sequence[object]]) ->
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
     for index, width in kept.items():
         column = columns[index]
-        shown.add_column(Text(_wrap(column.name, width)), justify=column.align, width=width)
+        shown.add_column(
+            Text(_wrap(column.name, width)), justify=column.align, width=width, style=column.style
+        )
     for row in cells:
         shown.add_row(*(Text(_wrap(row[index], width)) for index, width in kept.items()))
     console.print(shown)

@@ -36,6 +36,7 @@ finally:
         ["doctor", "versions", "plugins", "registry", "mirrors", "cache"],
         ["verify"],
         ["sample", "--help"],
+        ["extract", "--help"],
     ],
     ids=" ".join,
 )

@@ -206,6 +206,13 @@ def test_parameters_that_assigning_would_leave_behind(tmp_path: Path) -> None:
         load_folder(folder)
 
 
+def test_a_list_of_loaded_parameters_is_nothing_left_over(tmp_path: Path) -> None:
+    model = create("recurrent", width=3)
+    loaded = load_folder(save_folder(tmp_path / "recurrent", model))
+    x = torch.randn(5, 2, 3)
+    assert torch.equal(loaded.reader(x)[0], model.reader(x)[0])
+
+
 def test_constructors_that_look_at_values(tmp_path: Path) -> None:
     model = create("peeking", width=6)
     loaded = load_folder(save_folder(tmp_path / "peeking", model))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +91,14 @@ class Hoarding(Configured):
         self.hoard = [self.linear.weight]
 
 
+class Recurrent(Configured):
+    """``nn.GRU`` keeps a list of its own parameters, and sees to it that it stays right."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.reader = nn.GRU(config.width, config.width, bidirectional=True)
+
+
 class Peeking(Configured):
     """A constructor that looks at values, which meta tensors do not have."""
 
@@ -129,6 +138,20 @@ class Normed(Configured):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.norm(self.linear(x)))
+
+
+class Rider(Configured):
+    """Works with the beasts that its weights require."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.reins = nn.Parameter(torch.randn(config.width))
+        self.beasts: tuple[nn.Module, ...] = ()
+
+    def attach(self, required: Sequence[nn.Module]) -> None:
+        if any(beast.config.width != self.config.width for beast in required):
+            raise ValueError("the saddle does not fit")
+        self.beasts = tuple(required)
 
 
 class Lexicon(Configured):

@@ -21,12 +21,14 @@ def kexue_components() -> Iterator[Spec]:
     yield _model("shared", "Shared")
     yield _model("computed", "Computed")
     yield _model("hoarding", "Hoarding")
+    yield _model("recurrent", "Recurrent")
     yield _model("peeking", "Peeking")
     yield _model("refusing", "Refusing")
     yield _model("failing", "Failing")
     yield _model("frozen", "Frozen", deprecated="use mixed")
     yield _model("normed", "Normed")
     yield _model("lexicon", "Lexicon")
+    yield _model("rider", "Rider")
     yield _model("dreamer", "Dreamer", capabilities=("latent",), aliases=("old-dreamer",))
     options = {
         "temperature": Option(default=1.0, help="factor on the deviation"),
