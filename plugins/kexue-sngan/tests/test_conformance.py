@@ -1,0 +1,3 @@
+from kexue_core.testing import conformance_tests
+
+test_conformance = conformance_tests("kexue-sngan")
