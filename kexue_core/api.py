@@ -19,8 +19,9 @@ from kexue_core.catalogue import (
     require_plugin,
     warn_deprecated,
 )
-from kexue_core.errors import ConfigError, InvalidReferenceError
+from kexue_core.errors import ConfigError, InvalidReferenceError, WeightsFormatError
 from kexue_core.folder import WeightsConfig
+from kexue_core.interfaces import Requires
 from kexue_core.names import Reference, parse_reference
 from kexue_core.plugins import discover
 from kexue_core.registry import WeightsEntry, load_registry
@@ -77,6 +78,9 @@ def load(
 ) -> nn.Module:
     """Load weights into their model, in eval mode. No byte is used that was not verified.
 
+    A model that works with others (:class:`~kexue_core.interfaces.Requires`) gets those that its
+    weights name under ``requires``, loaded alike.
+
     >>> glow = load("glow-celeba")                                          # doctest: +SKIP
 
     Args:
@@ -100,10 +104,24 @@ def load(
         AmbiguousNameError: Several plugins have weights of that name.
         PluginError: Their plugin is missing or broken; found out before anything is downloaded.
         ChecksumMismatch: A file is not what the registry says.
-        WeightsFormatError: The folder is malformed, or does not fit its model.
+        WeightsFormatError: The folder is malformed, or does not fit its model; or what it requires
+            does not fit, or requires it in turn.
         ConfigError: The model refuses its config; or ``device`` or ``dtype`` is none.
         NetworkError: The weights cannot be fetched.
     """
+    return _load(reference, (), device=device, dtype=dtype, mmap=mmap, download=download)
+
+
+def _load(
+    reference: str,
+    requiring: tuple[Path, ...],
+    *,
+    device: torch.device | str | None,
+    dtype: torch.dtype | str | None,
+    mmap: bool,
+    download: bool,
+) -> nn.Module:
+    """:func:`load`, for weights that the folders ``requiring`` require, each the next."""
     parsed = _parse(reference)
     entry = None
     if parsed.kind == "name":
@@ -126,6 +144,23 @@ def load(
         plugin=entry.plugin if entry else None,
         model=entry.model if entry else None,
     )
+    if config.requires and isinstance(model, Requires):
+        folders = (*requiring, located.folder)
+        if located.folder in requiring:
+            raise WeightsFormatError(
+                f"{reference} requires itself: " + " requires ".join(p.name for p in folders),
+                hint="Correct `requires` in its config.json",
+            )
+        required = [
+            _load(name, folders, device=device, dtype=dtype, mmap=mmap, download=download)
+            for name in config.requires
+        ]
+        try:
+            model.attach(required)
+        except ValueError as error:
+            raise WeightsFormatError(
+                f"{reference} does not fit {', '.join(config.requires)}, which it requires: {error}"
+            ) from error
     _PROVENANCE[model] = Provenance(
         reference=reference, entry=located.entry, folder=located.folder, config=config
     )
@@ -291,7 +326,9 @@ def sampling(
     settings = {key: option.default for key, option in chosen.options.items()}
     if default is not None and default.name in (chosen.name, *chosen.aliases):
         settings |= check_options(chosen, default.options, where="the weights' config.json: ")
-    return chosen, settings | check_options(chosen, options)
+    settings |= check_options(chosen, options)
+    # None means that nobody set it, as it is the function's own default: records need not say it.
+    return chosen, {key: value for key, value in settings.items() if value is not None}
 
 
 def _parse(reference: object) -> Reference:

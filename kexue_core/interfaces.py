@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
     import numpy as np
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
 __all__ = [
     "Assets",
     "Classifier",
     "CodeModel",
+    "CodePrior",
     "DensityModel",
     "EnergyModel",
     "Extractor",
@@ -31,6 +32,7 @@ __all__ = [
     "LatentModel",
     "Loss",
     "Model",
+    "Requires",
     "Rewriter",
     "Sampler",
     "TextEncoder",
@@ -61,6 +63,23 @@ class Assets(Protocol):
 
     def save_assets(self, folder: Path) -> None:
         """Write the files, always the same bytes for the same model."""
+        ...
+
+
+@runtime_checkable
+class Requires(Protocol):
+    """A model that works with others: a prior over codes needs the codec that decodes them.
+
+    Its weights name theirs under ``requires`` in ``config.json``. :func:`kexue_core.api.load` loads
+    those too and calls ``attach`` last. What is attached is no part of the model: neither its
+    ``parameters()`` nor its ``state_dict()`` know of it, so that it is neither trained nor saved.
+    """
+
+    def attach(self, required: Sequence[nn.Module]) -> None:
+        """Take the models that ``requires`` names, in its order; ``ValueError`` if they do not fit.
+
+        They come in eval mode, on the model's device and in its number type.
+        """
         ...
 
 
@@ -152,7 +171,7 @@ class EnergyModel(Protocol):
 
 @runtime_checkable
 class CodeModel(Protocol):
-    """An autoencoder with discrete codes: ``reconstruct``, and ``sample`` with a code prior."""
+    """An autoencoder with discrete codes: ``reconstruct``. To sample it takes a code prior."""
 
     def to_codes(self, x: Tensor) -> Tensor:
         """Integer codes, (n, *code_shape), of data in [0, 1], (n, *data_shape)."""
@@ -160,6 +179,39 @@ class CodeModel(Protocol):
 
     def from_codes(self, codes: Tensor) -> Tensor:
         """Data in [0, 1], (n, *data_shape), of integer codes (n, *code_shape)."""
+        ...
+
+
+@runtime_checkable
+class CodePrior(Requires, Protocol):
+    """p(codes) of a :class:`CodeModel`, which it requires: ``sample``."""
+
+    @property
+    def code_shape(self) -> tuple[int, ...]:
+        """Shape of the codes of one datum."""
+        ...
+
+    def log_prob(self, codes: Tensor) -> Tensor:
+        """log p in nats, (n,), of integer codes (n, *code_shape)."""
+        ...
+
+    def sample_codes(
+        self,
+        n: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draw integer codes (n, *code_shape).
+
+        ``temperature`` divides the logits, and ``top_k`` > 0 admits the k likeliest codes only.
+        ``generator`` lives on the CPU and is used one sample after the other.
+        """
+        ...
+
+    def from_codes(self, codes: Tensor) -> Tensor:
+        """Data in [0, 1] of integer codes, by the model required; ``ValueError`` without one."""
         ...
 
 

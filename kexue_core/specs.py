@@ -36,7 +36,8 @@ CAPABILITIES: Mapping[str, tuple[str, ...]] = {
     "generator": ("sample", "interpolate"),
     "density": ("score",),
     "energy": ("sample", "score"),
-    "codes": ("sample", "reconstruct"),
+    "codes": ("reconstruct",),
+    "code-prior": ("sample",),
     "text-encoder": ("embed", "similar"),
     "rewriter": ("rewrite",),
     "extractor": ("extract",),
@@ -152,9 +153,12 @@ class LossSpec(Spec):
         example: Import string of ``f(generator) -> args`` giving a tuple of arguments to call the
             loss with: losses differ too much (input and target, model and batch, critic with real
             and fake) for one signature.
+        stop_gradient: Whether it holds arguments constant on purpose, so that its gradient is not
+            the derivative of its value (a commitment loss).
     """
 
     example: str
+    stop_gradient: bool = False
 
     def __post_init__(self) -> None:
         super(LossSpec, self).__post_init__()

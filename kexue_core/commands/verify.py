@@ -7,6 +7,7 @@ import click
 from kexue_core.commands import _output
 from kexue_core.commands._options import WeightsName, json_option, quiet_option
 from kexue_core.errors import ChecksumMismatch
+from kexue_core.names import parse_reference
 
 __all__ = ["command"]
 
@@ -19,8 +20,9 @@ __all__ = ["command"]
 def command(names: tuple[str, ...], repair: bool, as_json: bool, quiet: bool) -> None:
     """Hash weights on this machine again, whatever was noted about them; offline.
 
-    Without NAME, everything on this machine. A bad file of the cache is moved aside, so that no
-    program reads it; mirrors are reported and left alone. Exit code 4 if anything is bad.
+    A NAME stands for the weights that it requires, too. Without NAME, everything on this machine.
+    A bad file of the cache is moved aside, so that no program reads it; mirrors are reported and
+    left alone. Exit code 4 if anything is bad.
 
     \b
     Examples:
@@ -28,10 +30,12 @@ def command(names: tuple[str, ...], repair: bool, as_json: bool, quiet: bool) ->
       kexue verify glow-celeba --repair
       kexue verify --json
     """
+    from kexue_core.hub.planning import follow
     from kexue_core.hub.sources import MIRROR_HINT
     from kexue_core.hub.verification import references_here, verify
 
-    references = list(names) or [str(r) for r in references_here()]
+    wanted = follow(map(parse_reference, names), parts=False) if names else references_here()
+    references = list(map(str, wanted))
     reports = [report for name in references for report in verify(name, repair=repair)]
     if as_json:
         _output.json(reports)

@@ -61,8 +61,10 @@ class Plan:
         return sum(expected.size or 0 for expected in self.files.values())
 
 
-def follow(references: Iterable[Reference]) -> list[Reference]:
-    """Add what the weights require and what belongs to them, each once, after what needs it.
+def follow(references: Iterable[Reference], *, parts: bool = True) -> list[Reference]:
+    """Add what the weights require and, with ``parts``, what belongs to them, after what needs it.
+
+    Each comes once.
 
     Raises:
         NotFoundError: A name that no registry knows; its hint says who requires it.
@@ -83,7 +85,7 @@ def follow(references: Iterable[Reference]) -> list[Reference]:
         found[f"{entry.qualified}@{reference.revision}"] = reference
         queue += [
             (parse_reference(name), f", which {entry.name} requires")
-            for name in (*entry.requires, *entry.parts)
+            for name in (*entry.requires, *(entry.parts if parts else ()))
         ]
     return list(found.values())
 

@@ -123,13 +123,19 @@ def describe(
         given: Values from the command line, which win over everything.
 
     Raises:
-        WeightsFormatError: See :func:`published_files` and :func:`read_card`.
+        WeightsFormatError: See :func:`published_files` and :func:`read_card`; or it requires
+            weights in a folder of this machine.
         PluginError: The plugin that declares the model is not installed.
         DataError: ``results.jsonl`` holds something else than records.
     """
     names = published_files(folder)
     metadata = read_card(folder)
     config = WeightsConfig.read(folder)
+    if own := [name for name in config.requires if name.startswith("file:")]:
+        raise WeightsFormatError(
+            f"{folder} requires {own[0]}, which nobody else has",
+            hint="Publish that first, and require it by its name",
+        )
     spec = _spec(config)
     weights = hash_file(folder / WEIGHTS_FILE)
     records = _records(folder, weights, earlier)

@@ -22,6 +22,7 @@ METHODS = {
     "density": ("data_shape", "log_prob", "bits_per_dim"),
     "energy": ("data_shape", "energy"),
     "codes": ("to_codes", "from_codes"),
+    "code-prior": ("code_shape", "log_prob", "sample_codes", "attach", "from_codes"),
     "text-encoder": ("embed",),
     "rewriter": ("rewrite",),
     "extractor": ("extract",),
@@ -192,6 +193,32 @@ def codes_round_trip(subject: ModelSubject) -> str | None:
     return None
 
 
+def code_prior_is_reproducible(subject: ModelSubject) -> None:
+    """``sample_codes`` gives integers (n, *code_shape), the first of a seed whatever ``n``."""
+    model: Any = subject.build()
+    four = model.sample_codes(4, generator=generator(1))
+    if four.dtype != torch.long or tuple(four.shape) != (4, *model.code_shape):
+        raise CheckFailure(
+            f"sample_codes(4) gives {four.dtype} of shape {tuple(four.shape)}",
+            "Return torch.long of shape (n, *code_shape)",
+        )
+    if not torch.equal(four[:2], model.sample_codes(2, generator=generator(1))):
+        raise CheckFailure(
+            "The first two of sample_codes(4) are not sample_codes(2) of the same seed",
+            "Draw all random numbers of a sample before those of the next",
+        )
+    if torch.equal(four, model.sample_codes(4, generator=generator(2))):
+        raise CheckFailure(
+            "sample_codes gives the same codes for two seeds", "Draw from the generator argument"
+        )
+    log_prob = model.log_prob(four)
+    if log_prob.shape != (4,) or not log_prob.isfinite().all() or bool((log_prob > 0).any()):
+        raise CheckFailure(
+            f"log_prob of codes that were drawn is {log_prob.detach()}",
+            "Return (n,) nats: the log of a probability, at most 0",
+        )
+
+
 def labels_are_ranked(subject: ModelSubject) -> None:
     """``classify`` gives (label, score) pairs, scores in [0, 1], best first."""
     model: Any = subject.build()
@@ -249,5 +276,6 @@ CAPABILITY_CHECKS: tuple[Check[ModelSubject], ...] = (
     Check("latent-shapes", latent_fits_decoder, _declares("latent")),
     Check("energy-gradient", energy_is_smooth, _declares("energy")),
     Check("codes", codes_round_trip, _declares("codes")),
+    Check("code-prior", code_prior_is_reproducible, _declares("code-prior")),
     Check("labels", labels_are_ranked, _declares("classifier")),
 )

@@ -227,12 +227,16 @@ def _call_takes_mask(subject: LossSubject) -> bool:
     return "mask" in inspect.signature(call).parameters
 
 
+def _is_derivative(subject: LossSubject) -> bool:
+    return not subject.spec.stop_gradient
+
+
 LOSS_CHECKS: tuple[Check[LossSubject], ...] = (
     Check("example", example_is_finite),
     Check("seeds", seed_decides),
     Check("extremes", extremes_are_finite),
     Check("half-precision", half_precision_is_finite),
-    Check("gradcheck", gradient_is_right),
+    Check("gradcheck", gradient_is_right, _is_derivative),
     Check("reductions", reductions_agree, _factory_takes("reduction")),
     Check("masks", masks_hide, _call_takes_mask),
 )

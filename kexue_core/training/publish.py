@@ -73,6 +73,7 @@ def publish(
             model_name=spec.name,
             preprocess=recipe.preprocess(),
             sampler=recipe.sampler(),
+            requires=recipe.requires(),
             card=card,
             half=True,
             extra_files=beside,

@@ -199,6 +199,10 @@ class Recipe(ABC):
         """Default sampler of the weights and its options, or ``None``."""
         return None
 
+    def requires(self) -> Sequence[str]:
+        """References of weights that these cannot work without. None by default."""
+        return ()
+
     def extra_files(self, folder: Path) -> None:
         """Write what belongs beside the weights (a vocabulary, say). Nothing by default."""
         return

@@ -87,6 +87,10 @@ FAULTS: list[Fault] = [
     ("texts", _factory("TooManyRewrites"), "rewrites", "at most n"),
     ("texts", _factory("ByteOffsets"), "offsets", "not tokens, bytes"),
     ("texts", _factory("NoOffsets"), "offsets", "carry no offsets"),
+    ("coins", _factory("FloatGrids"), "code-prior", "Return torch.long of shape"),
+    ("coins", _factory("BatchedCodes"), "code-prior", "before those of the next"),
+    ("coins", _factory("OneGrid"), "code-prior", "two seeds"),
+    ("coins", _factory("DensityOfCodes"), "code-prior", "at most 0"),
     ("margin", _factory("NoGradientLoss"), "example", "carries no gradient"),
     ("margin", {"example": "faulty_zoo:list_example"}, "example", "tuple of positional"),
     ("margin", {"example": "faulty_zoo:unseeded_example"}, "seeds", "generator argument"),
@@ -154,6 +158,12 @@ def test_a_fault_is_found(name: str, change: dict[str, object], check: str, said
     outcome = case.perform()
     assert outcome.status == "failed", f"{check} passed"
     assert said in outcome.detail
+
+
+def test_a_loss_that_stops_gradients_is_no_derivative_and_says_so() -> None:
+    fault = {"stop_gradient": True, **_factory("WrongGradient")}
+    cases = subject_cases(subject(replace(GOOD["margin"], **fault)))  # type: ignore[arg-type]
+    assert "gradcheck" not in {case.check.name for case in cases}
 
 
 def test_no_check_goes_without_a_fault() -> None:
