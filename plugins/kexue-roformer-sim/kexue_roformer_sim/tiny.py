@@ -1,0 +1,151 @@
+"""How ``roformer-sim-tiny`` is trained, from nothing, on one core.
+
+1. Token vectors from the statistics of the texts, beside random ones that keep tokens apart.
+2. A static stage: no layer runs. The mean of the token vectors, weighted by a learned weight of
+   each that begins at its idf, through one linear map.
+3. The layers, whose last maps begin at 0: they change nothing until they are better. Ranking
+   within a source (CoSENT) and finding the partner in the batch (InfoNCE) make the vectors,
+   cross-entropy the rewriting.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kexue_core.training import Batch, Card, RecipeConfig, StepContext
+from kexue_roformer_sim.losses import cosent_loss, info_nce
+from kexue_roformer_sim.model import RoFormerSim
+from kexue_roformer_sim.recipes import SimConfig, SimRecipe, encode_texts, write_loss
+from kexue_roformer_sim.vocabulary import inverse_frequencies, token_vectors
+
+__all__ = ["RoFormerSimTiny", "TinyConfig"]
+
+#: Texts of the data whose statistics make token vectors, at most.
+STATISTICS = 400_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TinyConfig(SimConfig):
+    """Settings of the training; the others are those of :class:`SimConfig`.
+
+    Attributes:
+        static_steps: Steps of the static stage.
+        static_learning_rate: Its learning rate; the other stage begins at ``learning_rate``.
+        scale: Times the cosine in both contrastive losses.
+        ranking: Weight of CoSENT; that of InfoNCE is 1 less it.
+        statistics: Share of the length of a token's first vector that comes from PMI; 0 for none.
+    """
+
+    steps: int = 6_000
+    batch_size: int = 128
+    ema: float = 0.999
+    evaluate_every: int = 500
+    preview_every: int = 0
+    checkpoint_every: int = 500
+    vocab_size: int = 5_300
+    hidden_size: int = 256
+    layers: int = 4
+    heads: int = 4
+    intermediate_size: int = 1024
+    pooling: Literal["cls", "mean"] = "mean"
+    token_weights: bool = True
+    dropout: float = 0.1
+    learning_rate: float = 5e-4
+    warmup: int = 100
+    write_pairs: int = 32
+    write_weight: float = 0.2
+    static_steps: int = 3_000
+    static_learning_rate: float = 2e-3
+    scale: float = 20.0
+    ranking: float = 0.5
+    statistics: float = 0.7
+
+
+class RoFormerSimTiny(SimRecipe):
+    """Sentence vectors and rewriting in 9 MiB, from pairs alone."""
+
+    Config: ClassVar[type[RecipeConfig]] = TinyConfig
+    config: TinyConfig
+    card: ClassVar[Card] = Card(
+        summary="Chinese sentence vectors and similar-question generation in 9 MiB: RoFormer with "
+        "4 layers of width 256, characters as tokens, trained from nothing on one CPU core.",
+        data="a pool of public Chinese pair sets (AFQMC, ATEC, BQ, LCQMC, OPPO, PAWS-X, CCKS, "
+        "STS-B zh, CSNLI, CMNLI, OCNLI, similar sentences), of ATEC, BQ, LCQMC and PAWS-X the "
+        "validation splits; held out by sentence, and no sentence of the test sets among them",
+        license="LicenseRef-research-only",
+        terms="Several of the sets (LCQMC, BQ among them) are for non-commercial research only and "
+        "may not be redistributed, and so these weights are for research only.",
+        limits="Short everyday questions and captions. It knows no facts and little negation; far "
+        "below RoFormer-Sim base. Rewrites are often clumsy: use them ranked by their cosine.",
+    )
+
+    def build(self) -> Mapping[str, nn.Module]:
+        """A new model; its tokens begin at what the texts say of them."""
+        model = self._model()
+        if self._train is not None and not self.config.initial:
+            self._begin(model)
+        return {"model": model}
+
+    @torch.no_grad()
+    def _begin(self, model: RoFormerSim) -> None:
+        assert self._train is not None
+        assert self._corpus is not None
+        c = model.config
+        rows = self._train.rows
+        more = self._corpus.texts[: max(0, STATISTICS - len(rows))]
+        rows = rows + model.tokenizer.encode(more, c.max_length)
+        if self.config.statistics:
+            # Statistics alone confuse tokens that stand in like places.
+            learned = token_vectors(rows, c.vocab_size, c.hidden_size)
+            random = F.normalize(torch.randn(c.vocab_size, c.hidden_size), dim=-1)
+            share = self.config.statistics
+            mixed = share * learned + math.sqrt(1 - share**2) * random
+            # LN brings them to deviation 1; begun there, AdamW's steps are of the right size.
+            model.embeddings.tokens.weight.copy_(mixed * math.sqrt(c.hidden_size))
+        model.embeddings.segments.weight.zero_()
+        if model.head is not None:
+            # A product of two vectors of length sqrt(width) otherwise: logits of deviation 16.
+            model.head.norm.weight.fill_(c.hidden_size**-0.5)
+        if model.token_weight is not None:
+            idf = inverse_frequencies(rows, c.vocab_size).clamp(min=0.02)
+            model.token_weight.copy_(idf.log())
+        if c.pooling == "mean":
+            model.pooler.weight.copy_(torch.eye(c.hidden_size))
+        for layer in model.layers:
+            for last in (layer.attention, layer.outer):
+                nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+
+    def learning_rate_scale(self, step: int) -> float:
+        """Constant in the static stage; then a short rise and half a cosine."""
+        c = self.config
+        if step < c.static_steps:
+            return c.static_learning_rate / c.learning_rate
+        step, steps = step - c.static_steps, max(1, c.steps - c.static_steps)
+        return min(1.0, (step + 1) / max(1, c.warmup)) * (1 + math.cos(math.pi * step / steps)) / 2
+
+    def step(
+        self, modules: Mapping[str, nn.Module], batch: Batch, context: StepContext
+    ) -> Mapping[str, Tensor]:
+        """One step; CoSENT and InfoNCE in nats, ``write`` in nats a token."""
+        c, model = self.config, modules["model"]
+        static = context.step < c.static_steps
+        with torch.autocast(context.device.type, torch.bfloat16, enabled=c.bfloat16 and not static):
+            a, b = encode_texts(model, [batch["a"], batch["b"]], depth=0 if static else None)
+            writing = c.write_pairs > 0 and c.write_weight > 0 and not static
+            written = write_loss(model, batch, context, c, self.tokenizer) if writing else None
+        cosines = F.cosine_similarity(a.float(), b.float(), dim=-1)
+        ranked = cosent_loss(cosines, batch["label"], batch["source"], c.scale)
+        found = info_nce(a, b, batch["positive"], (batch["text_a"], batch["text_b"]), c.scale)
+        loss = c.ranking * ranked + (1 - c.ranking) * found
+        logged = {"cosent": ranked, "nce": found}
+        if written is not None:
+            loss = loss + c.write_weight * written
+            logged["write"] = written
+        return {"loss": loss, **logged, **context.minimize("model", loss, clip=1.0)}

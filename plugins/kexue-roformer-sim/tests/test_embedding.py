@@ -1,0 +1,230 @@
+"""Sentence vectors: whatever stands beside a text, in whatever order, on every path."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from kexue_roformer_sim import fast
+from kexue_roformer_sim.encoder import EncoderConfig
+from kexue_roformer_sim.model import RoFormerSim
+from kexue_roformer_sim.searching import nearest
+
+TEXTS = [
+    "今天天气不错",
+    "怎么开通信用卡？",
+    "",
+    "A sentence in English, with 数字 123",
+    "表情🙂和生僻字𠮷",
+    "很长的句子" * 30,
+    "今天天气不错",
+    "   ",
+    "\ud800 half a pair",
+]
+
+#: The bar: padding and neighbours change the order of float32 sums and nothing else.
+TOLERANCE = 1e-6
+
+
+def make(**settings: object) -> RoFormerSim:
+    sizes = {
+        "vocab_size": 3000,
+        "embedding_size": 24,
+        "hidden_size": 32,
+        "layers": 2,
+        "heads": 4,
+        "intermediate_size": 48,
+    }
+    torch.manual_seed(0)
+    model = RoFormerSim(EncoderConfig(**{**sizes, **settings}))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.fixture(
+    params=[
+        {},
+        {"pooling": "mean"},
+        {"pooling": "mean", "token_weights": True},
+        {"positions": "learned", "embedding_size": 32},
+        {"layers": 0, "pooling": "mean", "token_weights": True},
+    ],
+    ids=["cls", "mean", "weighted", "simbert", "static"],
+)
+def model(request) -> RoFormerSim:
+    return make(**request.param)
+
+
+def test_packed_and_plain_agree(model: RoFormerSim) -> None:
+    rows = model.tokenizer.encode(TEXTS, 64)
+    with torch.inference_mode():
+        for row in rows:
+            tokens = torch.tensor([row])
+            expected = model(tokens).vector
+            found = fast.Packed(model, torch.float32)(tokens)
+            assert (found - expected).abs().max() <= 1e-5
+    assert fast.can_pack(torch.float32) == torch.backends.mkldnn.is_available()
+
+
+def test_padding_never_changes_a_vector(model: RoFormerSim) -> None:
+    together = model.embed(TEXTS)
+    assert together.dtype == np.float32
+    for i, text in enumerate(TEXTS):
+        assert np.abs(model.embed([text])[0] - together[i]).max() <= TOLERANCE
+        assert np.abs(model.embed([text, "字" * 200])[0] - together[i]).max() <= TOLERANCE
+    assert np.abs(model.embed(TEXTS, batch_size=2) - together).max() <= TOLERANCE
+
+
+def test_the_order_of_texts_never_changes_a_bit(model: RoFormerSim) -> None:
+    texts = [f"{t}{i % 7}" for i, t in enumerate(TEXTS * 12)]
+    vectors = model.embed(texts, batch_size=8)
+    order = np.random.default_rng(0).permutation(len(texts))
+    assert np.array_equal(model.embed([texts[i] for i in order], batch_size=8), vectors[order])
+    assert np.array_equal(vectors[0], model.embed(texts, batch_size=8)[0])
+
+
+def test_the_signature_is_that_of_sentence_transformers() -> None:
+    model = make()
+    assert model.embed("今天").shape == (32,)
+    assert model.encode(["今天"]).shape == (1, 32)
+    assert model.embed([]).shape == (0, 32)
+    assert isinstance(model.embed(["今天"], convert_to_tensor=True), torch.Tensor)
+    assert isinstance(model.embed(["今天"], convert_to_numpy=False), list)
+    raw = model.embed(TEXTS, normalize_embeddings=False)
+    unit = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+    np.testing.assert_allclose(model.embed(TEXTS), unit, atol=1e-6)
+    short = model.embed(TEXTS, truncate_dim=5)
+    assert short.shape == (len(TEXTS), 5)
+    np.testing.assert_allclose(np.linalg.norm(short, axis=1), 1, atol=1e-6)
+    model.embed(["今天"], convert_to_tensor=True).requires_grad_()  # no inference tensor
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"batch_size": 0},
+        {"truncate_dim": 0},
+        {"truncate_dim": 33},
+        {"max_length": 2},
+        {"dtype": "int8"},
+        {"dtype": torch.int64},
+    ],
+)
+def test_settings_are_checked(settings: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        make().embed(["今天"], **settings)
+    with pytest.raises(TypeError, match="no text"):
+        make().embed([None])
+
+
+def test_long_texts_are_cut_and_longer_than_trained_is_warned_about() -> None:
+    model = make(max_length=16)
+    long = "字典里的词" * 10
+    assert np.array_equal(model.embed([long]), model.embed([long[:14]]))
+    with pytest.warns(UserWarning, match="16 tokens"):
+        longer = model.embed([long], max_length=52)
+    assert np.abs(longer - model.embed([long])).max() > 1e-3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.embed(["短"], max_length=52)
+    learned = make(positions="learned", max_positions=20, max_length=20)
+    with pytest.raises(ValueError, match="20 learned"):
+        learned.embed([long], max_length=21)
+    assert learned.embed([long]).shape == (1, 32)  # 20 is no multiple of 8
+
+
+def test_unknown_characters_count_and_are_all_the_same() -> None:
+    model = make()
+    with_one, other, without = model.embed(["天🙂气", "天🚀气", "天气"])
+    assert np.array_equal(with_one, other)
+    assert np.abs(with_one - without).max() > 1e-4
+
+
+def test_the_packed_weights_follow_the_model() -> None:
+    model = make()
+    before = model.embed(TEXTS)
+    with torch.no_grad():
+        model.layers[0].inner.weight.mul_(2)
+    after = model.embed(TEXTS)
+    assert np.abs(after - before).max() > 1e-4
+    twin = copy.deepcopy(model)
+    assert np.array_equal(twin.embed(TEXTS), after)
+    model.train()
+    assert model.training
+    model.embed(TEXTS)
+
+
+def test_auto_keeps_the_cosine() -> None:
+    model = make()
+    exact, chosen = model.embed(TEXTS), model.embed(TEXTS, dtype="auto")
+    assert (exact * chosen).sum(-1).min() >= fast.LEAST_COSINE
+    assert fast.fastest_dtype(model) in (torch.float32, torch.bfloat16)
+    if fast.can_pack(torch.bfloat16):
+        rounded = model.embed(TEXTS, dtype="bfloat16")
+        assert (exact * rounded).sum(-1).min() > 0.999
+        assert not np.array_equal(exact, rounded)
+
+
+def test_auto_refuses_what_rounding_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast, "LEAST_COSINE", 1.1)
+    model = make()
+    assert fast.fastest_dtype(model) == torch.float32
+
+
+def test_without_the_private_operators_everything_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make()
+    packed = model.embed(TEXTS)
+    monkeypatch.setattr(fast, "can_pack", lambda dtype: False)
+    assert np.abs(model.embed(TEXTS) - packed).max() <= TOLERANCE
+    rounded = model.embed(TEXTS, dtype="bfloat16")
+    assert (rounded * packed).sum(-1).min() > 0.999
+
+
+def test_a_broken_operator_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast.can_pack.cache_clear()
+    monkeypatch.setattr(fast, "_linear", lambda layer, dtype, attr="none": lambda x: layer(x) + 1)
+    try:
+        assert not fast.can_pack(torch.float32)
+    finally:
+        fast.can_pack.cache_clear()
+
+
+def test_similarity_and_search_are_exact() -> None:
+    model = make()
+    texts = [f"第{i}个问题怎么办" for i in range(50)]
+    vectors = model.embed(texts)
+    cosines = model.similarity(texts[:5], texts)
+    np.testing.assert_allclose(cosines, vectors[:5] @ vectors.T, atol=1e-6)
+    assert cosines.max() <= 1
+    hits = model.search(texts[:5], texts, 7)
+    for query, row in enumerate(hits):
+        assert [h.index for h in row] == np.argsort(-cosines[query], kind="stable")[:7].tolist()
+        assert row[0].score == pytest.approx(1, abs=1e-6)
+    assert model.search(texts[:5], vectors, 7) == hits
+    assert model.search(["x"], [], 3) == [[]]
+    assert [len(h) for h in model.search(["x"], texts[:2], 3)] == [2]
+    assert model.search([], texts, 3) == []
+
+
+def test_search_in_chunks_equals_search_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    queries, corpus = random.standard_normal((9, 6)), random.standard_normal((200, 6))
+    corpus[150] = 3 * corpus[20]  # the same direction: equal cosines, in their order
+    whole = nearest(queries, corpus, 200)
+    monkeypatch.setattr("kexue_roformer_sim.searching.QUERIES", 4)
+    monkeypatch.setattr("kexue_roformer_sim.searching.CORPUS", 32)
+    chunks = nearest(queries, corpus, 200)
+    for a, b in zip(whole, chunks, strict=True):
+        np.testing.assert_allclose([h.score for h in a], [h.score for h in b], atol=1e-6)
+    assert [[h.index for h in r[:10]] for r in nearest(queries, corpus, 10)] == [
+        [h.index for h in r[:10]] for r in chunks
+    ]
+    with pytest.raises(ValueError, match="k must"):
+        nearest(queries, corpus, -1)
+    with pytest.raises(ValueError, match="shapes"):
+        nearest(queries, corpus[:, :5], 1)
