@@ -28,3 +28,17 @@ def kexue_components() -> Iterator[Spec]:
             ),
         },
     )
+    # Declared last: the first that fits is the default of models without weights.
+    yield SamplerSpec(
+        name="latent-traversal",
+        factory="kexue_core.samplers.latent_traversal:latent_traversal",
+        summary="Move one draw along its latent dimensions, a row each, most active first",
+        post=5253,
+        needs=("latent", "generator"),
+        options={
+            "points": Option(default=9, help="images a row, at least 2"),
+            "reach": Option(default=3.0, help="half the length of a walk, in the latent's units"),
+            "temperature": Option(default=0.0, help="of the draw; 0 is the prior's mean"),
+            "first": Option(default=0, help="rows begin with this dimension of the order, from 0"),
+        },
+    )

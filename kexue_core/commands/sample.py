@@ -88,7 +88,6 @@ def command(
     from kexue_core import api
 
     chosen, settings = api.sampling(loaded.model, sampler=sampler, **options)
-    settings = {key: value for key, value in settings.items() if value is not None}
     words = ", ".join(f"{key}={value}" for key, value in settings.items())
     _output.note(f"{chosen.name}({words}), seed {seed}, on {loaded.device}", quiet=quiet)
     with working(loaded.device, gradients=True):

@@ -82,7 +82,7 @@ def test_no_color_is_honoured(terminal, toys):
         (["--kind", "model", "--capability", "embed"], []),
         (["--kind", "loss", "toy"], ["toy-loss"]),
         (["--kind", "recipe", "toy"], ["toy-recipe"]),
-        (["--kind", "sampler", "latent*"], ["latent-prior"]),
+        (["--kind", "sampler", "latent*"], ["latent-prior", "latent-traversal"]),
         (["--kind", "adapter", "nothing"], []),
         (["--kind", "plugin", "toy"], ["kexue-toy"]),
     ],
