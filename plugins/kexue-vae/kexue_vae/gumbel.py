@@ -68,7 +68,8 @@ class GumbelVAE(VAE):
     def posterior(self, x: Tensor) -> Posterior:
         """log q(z|x) of every category, (n, latent, categories)."""
         logits = self._run(self.encoder, x)
-        return (logits.view(len(x), self.config.latent, -1).log_softmax(2),)
+        shape = (len(x), self.config.latent, self.config.categories)
+        return (logits.view(shape).log_softmax(2),)
 
     def sample(self, posterior: Posterior, noise: Tensor) -> tuple[Tensor, Tensor]:
         """One-hot or relaxed z, (n, k, latent, categories), and log q(z|x) in nats, (n, k).
