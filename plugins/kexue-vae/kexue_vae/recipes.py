@@ -178,6 +178,7 @@ class VAEMnist(Recipe):
             **context.minimize("model", loss, clip=c.clip),
         }
 
+    @torch.no_grad()
     def evaluate(
         self, model: nn.Module, data: Dataset, *, limit: int | None = None
     ) -> Mapping[str, float]:
