@@ -34,16 +34,16 @@ def pointer_loss(log_p: Tensor, positive: Tensor, *, forgive: float = 1.0) -> Te
 
 
 class _Log1mExp(torch.autograd.Function):
-    """Sum of log(1 - e^x): the exponential is kept, and the gradient costs no second one."""
+    """Sum of log(1 - e^x), whose gradient -e^x / (1 - e^x) is right where e^x is near 0 or 1."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         p = x.exp()
-        ctx.save_for_backward(p)
+        ctx.save_for_backward(p, x.expm1())
         return torch.log1p(-p).sum()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (p,) = ctx.saved_tensors
-        slope: Tensor = p / (p - 1) * gradient
+        p, minus_q = ctx.saved_tensors
+        slope: Tensor = p / minus_q * gradient
         return slope

@@ -147,7 +147,7 @@ class DGCNNDuIE(Recipe):
             self._vocabulary = Vocabulary.of(
                 (text for pool in self._pools for text in pool), c.min_count
             )
-            self._schema = Schema.of(opened.samples)
+            self._schema = opened.schema or Schema.of(opened.samples)
             self._swap = Swap(opened.samples)
             if c.words:
                 texts = (text for pool in self._pools for text in pool)

@@ -7,13 +7,13 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kexue_core.errors import DataError
 
-__all__ = ["Sample", "Schema", "Triple", "Triples", "read_texts", "read_triples"]
+__all__ = ["Sample", "Schema", "Triple", "Triples", "read_schema", "read_texts", "read_triples"]
 
 LINE = '{"text": "...", "spo": [["subject", "predicate", "object"], ...]}'
 
@@ -87,25 +87,54 @@ class Triples:
         name: What records call the data.
         samples: The texts.
         fingerprint: sha256 of the file's contents.
+        schema: The schema that they were held against, or ``None``.
     """
 
     name: str
     samples: list[Sample]
     fingerprint: str
+    schema: Schema | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def select(self, indices: Sequence[int]) -> Triples:
         """Those at ``indices``."""
-        return Triples(self.name, [self.samples[i] for i in indices], self.fingerprint)
+        return replace(self, samples=[self.samples[i] for i in indices])
 
 
-def read_triples(path: Path) -> Triples:
+def read_schema(path: Path) -> Schema:
+    """Read ``{"predicates": ["husband", "wife", ...], "inverse": {"husband": "wife", ...}}``.
+
+    Raises:
+        DataError: The file is not that; the field is named.
+    """
+    hint = 'It holds {"predicates": ["...", ...], "inverse": {"...": "...", ...}}'
+    try:
+        content = json.loads(_contents(path))
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON: {error}", hint=hint) from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is no JSON object", hint=hint)
+    if unknown := sorted(content.keys() - {"predicates", "inverse"}):
+        raise DataError(f"{path}: unknown key {unknown[0]!r}", hint=hint)
+    predicates, inverse = content.get("predicates"), content.get("inverse", {})
+    if not isinstance(predicates, list) or not all(isinstance(p, str) for p in predicates):
+        raise DataError(f"{path}: predicates must be a list of names", hint=hint)
+    if not isinstance(inverse, dict) or not all(isinstance(p, str) for p in inverse.values()):
+        raise DataError(f"{path}: inverse must map names to names", hint=hint)
+    try:
+        return Schema(tuple(predicates), inverse)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}", hint=hint) from error
+
+
+def read_triples(path: Path, schema: Schema | None = None) -> Triples:
     """Read lines ``{"text": ..., "spo": [[subject, predicate, object], ...]}``.
 
     Args:
         path: ``.jsonl``, or ``.jsonl.gz``.
+        schema: Where given, there may be no other predicates.
 
     Raises:
         DataError: The file cannot be read, or a line is not that: line and field are named.
@@ -114,10 +143,10 @@ def read_triples(path: Path) -> Triples:
     samples = []
     for number, line in enumerate(content.decode("utf-8", "replace").split("\n"), 1):
         if line.strip():
-            samples.append(_sample(line, f"{path}, line {number}"))
+            samples.append(_sample(line, f"{path}, line {number}", schema))
     if not samples:
         raise DataError(f"{path} is empty", hint="Name another file with --data")
-    return Triples(_stem(path), samples, hashlib.sha256(content).hexdigest())
+    return Triples(_stem(path), samples, hashlib.sha256(content).hexdigest(), schema)
 
 
 def read_texts(path: Path) -> list[str]:
@@ -169,7 +198,7 @@ def _text(row: dict[str, Any], where: str) -> str:
     return text
 
 
-def _sample(line: str, where: str) -> Sample:
+def _sample(line: str, where: str, schema: Schema | None) -> Sample:
     row = _object(line, where)
     text = _text(row, where)
     given = row.get("spo")
@@ -194,6 +223,11 @@ def _sample(line: str, where: str) -> Sample:
                     f"{field_}: the {name} {value!r:.40} does not occur in the text",
                     hint="Subjects and objects are written as the text writes them",
                 )
+        if schema is not None and triple.predicate not in schema.predicates:
+            raise DataError(
+                f"{field_}: the predicate {triple.predicate!r} is not in the schema",
+                hint=f"It has {', '.join(schema.predicates[:10])}",
+            )
         if all(triple):  # DuIE has a handful with an empty object
             triples[triple] = None
     return Sample(text, tuple(triples))
