@@ -62,20 +62,26 @@ def kernel_distance(
 def _unbiased(a: Tensor, b: Tensor) -> float:
     """The U-statistic: means over pairs of different samples, less twice the mean over all."""
     n, m = len(a), len(b)
-    return (
-        (_kernel_sum(a, a) - _kernel_diagonal(a)) / (n * (n - 1))
-        + (_kernel_sum(b, b) - _kernel_diagonal(b)) / (m * (m - 1))
-        - 2 * _kernel_sum(a, b) / (n * m)
-    )
+    within = _sum_within(a) / (n * (n - 1)) + _sum_within(b) / (m * (m - 1))
+    return within - 2 * _sum_between(a, b) / (n * m)
 
 
-def _kernel_sum(a: Tensor, b: Tensor) -> float:
-    scale = 1 / a.shape[1]
+def _sum_between(a: Tensor, b: Tensor) -> float:
     total = 0.0
     for start in range(0, len(a), CHUNK):
-        total += float(((a[start : start + CHUNK] @ b.mT) * scale + 1).pow_(3).sum())
+        total += float(_kernel(a[start : start + CHUNK], b).sum())
     return total
 
 
-def _kernel_diagonal(a: Tensor) -> float:
-    return float((a.square().mean(1) + 1).pow(3).sum())
+def _sum_within(x: Tensor) -> float:
+    """The sum over ordered pairs of different rows; each unordered pair is computed once."""
+    total = 0.0
+    for start in range(0, len(x), CHUNK):
+        rows, later = x[start : start + CHUNK], x[start + CHUNK :]
+        own = _kernel(rows, rows)
+        total += float(own.sum() - own.trace() + 2 * _kernel(rows, later).sum())
+    return total
+
+
+def _kernel(a: Tensor, b: Tensor) -> Tensor:
+    return (a @ b.mT).div_(a.shape[1]).add_(1).pow_(3)

@@ -117,7 +117,8 @@ def _radii(x: Tensor, k: int) -> Tensor:
     for rows, squared in _blocks(x, x):
         here = torch.arange(rows.start, rows.stop, device=x.device)
         squared[here - rows.start, here] = torch.inf  # a sample is no neighbour of its own
-        radii.append(squared.kthvalue(k, dim=1).values)
+        # A partial selection, an order of magnitude faster than kthvalue for a small k.
+        radii.append(squared.topk(k, dim=1, largest=False).values[:, -1])
     return torch.cat(radii) + ROUNDING * float(x.square().sum(1).max())
 
 
