@@ -265,6 +265,8 @@ class Trace:
 
     def record(self, step: int, x: Tensor, energy: Tensor) -> None:
         """Keep a state."""
+        if not self._energy:
+            self.begin()
         self.steps.append(step)
         self._energy[-1].append(energy.detach().to("cpu", copy=True))
         if self.states:

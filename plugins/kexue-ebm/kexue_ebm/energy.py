@@ -164,9 +164,11 @@ class ResidualBlock(nn.Module):
             nn.Conv2d(after, after, 3, padding=1),
         )
         self.skip = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
-        # [2] starts the second convolution at about zero, so that a block begins as its skip. (Under
-        # spectral normalisation, which undoes any scale, it begins as any other.)
+        # [2] starts the second convolution at about zero, so that a block begins as its skip. Under
+        # spectral normalisation, which undoes any scale, it begins as any other.
         last = self.branch[-1]
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
         nn.init.normal_(last.weight, std=1e-5)
         nn.init.zeros_(last.bias)
 
