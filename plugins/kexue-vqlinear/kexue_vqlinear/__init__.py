@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
+    "EMAVQ",
     "FSQ",
     "VQ",
     "CodePrior",
@@ -18,7 +19,6 @@ __all__ = [
     "CodeUsage",
     "CosineVQ",
     "Diagnostics",
-    "EMAVQ",
     "Quantized",
     "Quantizer",
     "SimVQ",
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from kexue_vqlinear.quantizer import Diagnostics, Quantized, Quantizer
     from kexue_vqlinear.simvq import SimVQ
     from kexue_vqlinear.usage import CodeUsage
-    from kexue_vqlinear.vq import VQ, EMAVQ, CosineVQ
+    from kexue_vqlinear.vq import EMAVQ, VQ, CosineVQ
 
 _HOME = {
     "FSQ": "fsq",

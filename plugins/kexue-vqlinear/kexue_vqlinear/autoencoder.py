@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from kexue_vqlinear.fsq import FSQ
 from kexue_vqlinear.quantizer import Diagnostics, Estimator, Quantizer
 from kexue_vqlinear.simvq import SimVQ
-from kexue_vqlinear.vq import VQ, EMAVQ, CosineVQ
+from kexue_vqlinear.vq import EMAVQ, VQ, CosineVQ
 
 __all__ = [
     "QUANTIZERS",
@@ -171,14 +171,17 @@ class VQAutoencoder(nn.Module):
             ValueError: The codes have another shape, or are not 0 to K - 1.
         """
         if codes.ndim != 3 or tuple(codes.shape[1:]) != self.code_shape:
-            raise ValueError(f"codes must be (n, {self.code_shape[0]}, {self.code_shape[1]}), "
-                             f"got {tuple(codes.shape)}")
+            raise ValueError(
+                f"codes must be (n, {self.code_shape[0]}, {self.code_shape[1]}), "
+                f"got {tuple(codes.shape)}"
+            )
         return self._decode(self.quantizer.from_codes(codes)).clamp(0, 1)
 
     def _encode(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or tuple(x.shape[1:]) != self.data_shape:
-            raise ValueError(f"images must be (n, {', '.join(map(str, self.data_shape))}), "
-                             f"got {tuple(x.shape)}")
+            raise ValueError(
+                f"images must be (n, {', '.join(map(str, self.data_shape))}), got {tuple(x.shape)}"
+            )
         if x.numel() and not 0 <= float(x.min()) <= float(x.max()) <= 1:  # NaN compares as false
             raise ValueError("images must be in [0, 1]: divide bytes by 255")
         encoded: Tensor = self.encoder(2 * x - 1)

@@ -1,8 +1,8 @@
 """The nearest of many codes, without a matrix of all distances.
 
-argmin |z - e|^2 is argmax z.e - |e|^2 / 2: one matrix product whose bias is half a norm. It is formed
-a block of rows and codes at a time, so that memory does not grow with the number of codes, and
-reduced in two stages: the largest of each group of codes, then the place inside the winning group.
+argmin |z - e|^2 is argmax z.e - |e|^2 / 2: one matrix product whose bias is half a norm. It is
+formed a block of rows and codes at a time, so that memory does not grow with the number of codes,
+and reduced in two stages: the largest of each group of codes, then the place inside that group.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["nearest"]
+
+_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 #: Rows and codes of one block: 4 MB of scores, which a processor's cache holds.
 ROWS, CODES = 512, 2048
@@ -73,7 +75,7 @@ def _scores(rows: Tensor, block: Tensor, bias: Tensor) -> Tensor:
     """rows @ block.T + bias, (n, k)."""
     n, d = rows.shape
     onednn = rows.device.type == "cpu" and rows.dtype == torch.float32
-    if not (onednn and n % IMAGES == 0 and torch.backends.mkldnn.is_available()):
+    if not (onednn and n % IMAGES == 0 and _HAS_ONEDNN):
         return torch.addmm(bias, rows, block.T)
     # The same product as a 1x1 convolution of images with d channels. torch hands it to oneDNN,
     # whose kernels are up to twice as fast as the BLAS behind addmm on processors of some makers.

@@ -94,7 +94,7 @@ class CodePrior(nn.Module):
         for block in self.blocks:
             x, _ = block(x)
         logits: Tensor = self.head(self.norm(x))
-        return logits.unflatten(1, self.config.shape)
+        return logits.view(n, *self.config.shape, logits.shape[-1])
 
     def log_prob(self, codes: Tensor) -> Tensor:
         """log p of grids (n, height, width), in nats, (n,); errors as `forward`."""
@@ -171,7 +171,9 @@ class CodePrior(nn.Module):
             ValueError: No codec is attached, or codes as in `forward`.
         """
         if not self._codec:
-            raise ValueError("this prior has no codec: load its weights by kexue.load, or attach one")
+            raise ValueError(
+                "this prior has no codec: load its weights by kexue.load, or attach one"
+            )
         self._check(codes)
         codec: Any = self._codec[0]
         data: Tensor = codec.from_codes(codes)
@@ -179,8 +181,9 @@ class CodePrior(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> CodePrior:
         for codec in self._codec:
-            codec._apply(fn, recurse)
-        return super()._apply(fn, recurse)  # type: ignore[no-any-return]
+            codec._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def _positions(self) -> Tensor:
         return (self.row + self.column).flatten(0, 1)  # (height * width, channels)

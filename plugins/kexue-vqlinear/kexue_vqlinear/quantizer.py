@@ -213,11 +213,11 @@ class Quantizer(nn.Module, ABC):
 
 class _Carried(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, carrier: Tensor, value: Tensor) -> Tensor:  # noqa: ARG004
+    def forward(ctx: Any, carrier: Tensor, value: Tensor) -> Tensor:
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ARG004
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient, None
 
 
@@ -226,7 +226,9 @@ def with_gradient_of(carrier: Tensor, value: Tensor) -> Tensor:
 
     The usual ``carrier + (value - carrier).detach()`` is only nearly `value`.
     """
-    carried: Tensor = _Carried.apply(carrier.to(value.dtype), value.detach())
+    carried: Tensor = _Carried.apply(  # type: ignore[no-untyped-call]
+        carrier.to(value.dtype), value.detach()
+    )
     return carried
 
 
@@ -243,4 +245,5 @@ def rotate(z: Tensor, e: Tensor) -> Tensor:
         r = torch.nn.functional.normalize(z_unit + e_unit, dim=-1, eps=TINY)
     along_r = (z * r).sum(-1, keepdim=True) * r
     along_z = (z * z_unit).sum(-1, keepdim=True) * e_unit
-    return (e_norm / z_norm) * (z - 2 * along_r + 2 * along_z)
+    rotated: Tensor = (e_norm / z_norm) * (z - 2 * along_r + 2 * along_z)
+    return rotated

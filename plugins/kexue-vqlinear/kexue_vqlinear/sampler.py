@@ -53,9 +53,7 @@ def code_prior(
     batches = []
     for start in range(0, max(n, 1), batch_size):
         count = min(batch_size, n - start)
-        codes = model.sample_codes(
-            count, temperature=temperature, top_k=top_k, generator=generator
-        )
+        codes = model.sample_codes(count, temperature=temperature, top_k=top_k, generator=generator)
         # A batch of one takes other kernels, whose last bits differ: it gets company.
         company = torch.cat([codes, codes]) if count == 1 else codes
         try:

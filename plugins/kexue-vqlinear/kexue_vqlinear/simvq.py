@@ -65,13 +65,14 @@ class SimVQ(Quantizer):
         if frozen:
             self.register_buffer("embedding", embedding)
         else:
-            self.embedding = nn.Parameter(embedding)
+            self.register_parameter("embedding", nn.Parameter(embedding))
         if transform == "diagonal":
             self.weight = nn.Parameter(torch.ones(dim))
             self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
         else:
             linear = nn.Linear(dim, dim, bias=bias)  # for its initialisation
-            self.weight, self.bias = linear.weight, linear.bias
+            self.weight = nn.Parameter(linear.weight.detach())
+            self.bias = nn.Parameter(linear.bias.detach()) if bias else None
 
     def codes_of(self, embedding: Tensor) -> Tensor:
         """The map over rows e of the table: e W + b, (k, dim)."""

@@ -14,11 +14,12 @@ def utilization(counts: Tensor) -> Tensor:
 
 
 def perplexity(counts: Tensor) -> Tensor:
-    """exp of the entropy of the codes that occur, of counts (K,): 1 to K, float64; 0 where none does."""
+    """exp of the entropy of the codes, of counts (K,): 1 to K, float64; 0 where none occurs."""
     total = counts.sum()
     p = counts.double() / total.clamp(min=1)
     entropy = -torch.special.xlogy(p, p).sum()
-    return entropy.exp() * (total > 0)
+    number: Tensor = entropy.exp() * (total > 0)
+    return number
 
 
 class CodeUsage:

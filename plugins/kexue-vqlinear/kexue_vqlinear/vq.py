@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kexue_vqlinear.nearest import nearest
 from kexue_vqlinear.quantizer import Quantizer, with_gradient_of
 
-__all__ = ["VQ", "CosineVQ", "EMAVQ"]
+__all__ = ["EMAVQ", "VQ", "CosineVQ"]
 
 
 class VQ(Quantizer):
@@ -78,9 +78,7 @@ class EMAVQ(Quantizer):
             raise ValueError("the averages move these codes, not a loss: codebook must be 0")
         self.decay, self.threshold = decay, threshold
         bound = 1 / num_embeddings
-        self.register_buffer(
-            "embedding", torch.empty(num_embeddings, dim).uniform_(-bound, bound)
-        )
+        self.register_buffer("embedding", torch.empty(num_embeddings, dim).uniform_(-bound, bound))
         self.register_buffer("cluster_size", torch.zeros(num_embeddings))
         self.register_buffer("cluster_sum", torch.zeros(num_embeddings, dim))
 

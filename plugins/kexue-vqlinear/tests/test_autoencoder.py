@@ -91,5 +91,5 @@ def test_an_empty_batch_stays_empty() -> None:
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="must|diverges"):
+    with pytest.raises(ValueError, match=r"must|diverges"):
         make(**settings)

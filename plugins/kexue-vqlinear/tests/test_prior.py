@@ -143,7 +143,7 @@ def test_wrong_codes_are_refused(codes: torch.Tensor) -> None:
     [{"shape": (2,)}, {"shape": (0, 2)}, {"heads": 3}, {"dropout": 1.0}, {"num_embeddings": 0}],
 )
 def test_wrong_settings_are_refused(settings: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="must|multiple"):
+    with pytest.raises(ValueError, match=r"must|multiple"):
         make(**settings)
 
 
@@ -159,5 +159,5 @@ def test_saved_weights_come_back_with_their_codec(tmp_path: Path) -> None:
     torch.testing.assert_close(images, kexue.sample(prior, 3, seed=4, temperature=0.8))
 
     kexue.save(codec(num_embeddings=32), tmp_path / "codec")
-    with pytest.raises(WeightsFormatError, match="does not fit file:.*which it requires"):
+    with pytest.raises(WeightsFormatError, match=r"does not fit file:.*which it requires"):
         kexue.load(f"file:{tmp_path / 'prior'}")

@@ -10,7 +10,7 @@ from typing import Any
 import kexue_vqlinear
 import pytest
 import torch
-from kexue_vqlinear import FSQ, VQ, EMAVQ, Quantizer, SimVQ, make_quantizer
+from kexue_vqlinear import EMAVQ, FSQ, VQ, Quantizer, SimVQ, make_quantizer
 from kexue_vqlinear.autoencoder import QUANTIZERS
 from kexue_vqlinear.fsq import levels_for
 from kexue_vqlinear.quantizer import rotate, with_gradient_of
@@ -45,7 +45,9 @@ def test_from_codes_is_the_output_bit_for_bit(name: str, training: bool) -> None
     for z in (inputs(5, 7, DIM), inputs(1, DIM), inputs(2, 3, 41, DIM)):
         quantized, codes, _, _ = quantizer(z)
         assert torch.equal(quantizer.from_codes(codes), quantized)
-        assert torch.equal(quantizer.from_codes(codes.reshape(-1)[:1]), quantized.reshape(-1, DIM)[:1])
+        assert torch.equal(
+            quantizer.from_codes(codes.reshape(-1)[:1]), quantized.reshape(-1, DIM)[:1]
+        )
         assert torch.equal(quantizer.to_codes(z), codes)
 
 
@@ -78,7 +80,9 @@ def test_a_mask_takes_rows_out(name: str) -> None:
     assert not found.quantized[~mask].any()
     assert torch.equal(found.codes[mask], expected.codes)
     assert (found.codes[~mask] == -1).all()
-    for mine, theirs in zip((found.loss, *found.diagnostics), (expected.loss, *expected.diagnostics), strict=True):
+    for mine, theirs in zip(
+        (found.loss, *found.diagnostics), (expected.loss, *expected.diagnostics), strict=True
+    ):
         assert torch.equal(mine, theirs)
     for key, tensor in whole.state_dict().items():
         assert torch.equal(tensor, part.state_dict()[key])  # nor did it move an average
@@ -182,7 +186,7 @@ def test_an_unused_code_moves_with_simvq_and_not_with_vq(name: str) -> None:
     loss.backward()
     with torch.no_grad():
         for parameter in quantizer.parameters():
-            parameter -= 0.1 * parameter.grad
+            parameter.sub_(0.1 * parameter.grad)
     moved = (quantizer.table() - before).abs().amax(1)
     used = torch.zeros(K, dtype=torch.bool).index_fill(0, codes.unique(), True)
     assert (~used).sum() > K // 2
@@ -248,7 +252,17 @@ def test_a_dead_code_is_put_on_a_vector_of_the_batch() -> None:
     assert float((quantizer.embedding[revived[0]] - far).abs().amax(-1).min()) < 1e-4
 
 
-@pytest.mark.parametrize(("k", "levels"), [(1024, (8, 8, 4, 4)), (512, (8, 8, 8)), (1000, (8, 5, 5, 5)), (4, (4,)), (16, (4, 4)), (65536, (8, 8, 8, 8, 4, 4))])
+@pytest.mark.parametrize(
+    ("k", "levels"),
+    [
+        (1024, (8, 8, 4, 4)),
+        (512, (8, 8, 8)),
+        (1000, (8, 5, 5, 5)),
+        (4, (4,)),
+        (16, (4, 4)),
+        (65536, (8, 8, 8, 8, 4, 4)),
+    ],
+)
 def test_levels_make_the_number_of_codes(k: int, levels: tuple[int, ...]) -> None:
     assert levels_for(k) == levels
     assert torch.tensor(levels).prod() == k
@@ -392,7 +406,17 @@ def test_it_runs_without_kexue(tmp_path: Path) -> None:
     package = tmp_path / "kexue_vqlinear"
     package.mkdir()
     source = Path(kexue_vqlinear.__file__).parent
-    for name in ("nearest", "losses", "usage", "quantizer", "vq", "simvq", "fsq", "autoencoder", "prior"):
+    for name in (
+        "nearest",
+        "losses",
+        "usage",
+        "quantizer",
+        "vq",
+        "simvq",
+        "fsq",
+        "autoencoder",
+        "prior",
+    ):
         (package / f"{name}.py").write_text((source / f"{name}.py").read_text())
     program = (
         "import sys; sys.modules['kexue_core'] = None\n"

@@ -21,7 +21,9 @@ def test_they_are_of_the_data_set_and_not_of_the_last_batch() -> None:
     assert usage.total == 1200
     assert usage.utilization == len(everything.unique()) / 1000
     shares = [int((everything == k).sum()) / 1200 for k in everything.unique()]
-    assert usage.perplexity == pytest.approx(math.exp(-sum(p * math.log(p) for p in shares)), rel=1e-6)
+    assert usage.perplexity == pytest.approx(
+        math.exp(-sum(p * math.log(p) for p in shares)), rel=1e-6
+    )
     last = CodeUsage(1000)
     last.update(batches[-1])
     assert last.utilization < usage.utilization / 2
