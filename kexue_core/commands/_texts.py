@@ -6,9 +6,9 @@ Read as a stream: a file of any size takes the memory of one line, or of one blo
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,19 +91,20 @@ def good_texts(path: Path, field: str = "text", *, skip: bool = False) -> tuple[
     return good, told
 
 
-def pyarrow_parquet() -> Any:
-    """The module that reads and writes tables.
+def pyarrow_parquet() -> tuple[Any, Any]:
+    """pyarrow, and its module that reads and writes tables.
 
     Raises:
         KexueError: It is not installed.
     """
     try:
-        from pyarrow import parquet
+        pyarrow = importlib.import_module("pyarrow")
+        parquet = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise KexueError(
             "Parquet files need pyarrow, which is not installed", hint="Run: pip install pyarrow"
         ) from error
-    return parquet
+    return pyarrow, parquet
 
 
 def _lines(path: Path, field: str | None) -> Iterator[Text]:
@@ -134,9 +135,7 @@ def _from_json(number: int, line: str, field: str) -> Text:
 
 
 def _parquet(path: Path, field: str) -> Iterator[Text]:
-    parquet = pyarrow_parquet()
-    import pyarrow
-
+    pyarrow, parquet = pyarrow_parquet()
     try:
         with parquet.ParquetFile(path) as file:
             columns = file.schema_arrow.names
@@ -154,6 +153,5 @@ def _parquet(path: Path, field: str) -> Iterator[Text]:
                     else:
                         yield Text(number, None, "empty" if value is None else "no text")
     except pyarrow.ArrowInvalid as error:
-        with suppress(IndexError):
-            raise DataError(f"{path} is no Parquet: {str(error).splitlines()[0]}") from error
-        raise
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} is no Parquet file: {reason:.100}") from error

@@ -176,9 +176,8 @@ class _Part:
     def finish_parquet(self, source: Path, field: str) -> None:
         """Write the table of rows with their texts, and put it in its place."""
         import numpy as np
-        import pyarrow
 
-        parquet = pyarrow_parquet()
+        pyarrow, parquet = pyarrow_parquet()
         temporary = self.out.with_name(f".{self.out.name}.tmp")
         kind = pyarrow.list_(pyarrow.float32(), self.width)
         schema = pyarrow.schema(

@@ -103,8 +103,10 @@ def _common_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise WeightsFormatError(f"{name} is there twice, with and without a prefix")
         found[renamed] = tensor.T if name.endswith("/kernel") else tensor
     for copy, original in _TIED.items():
-        tensor = found.pop(copy, None)
-        if tensor is not None and not torch.equal(tensor, found.setdefault(original, tensor)):
+        if copy not in found:
+            continue
+        tensor = found.pop(copy)
+        if not torch.equal(tensor, found.setdefault(original, tensor)):
             raise WeightsFormatError(f"{copy} differs from {original}, and the model ties them")
     return found
 

@@ -196,7 +196,8 @@ class Embeddings(nn.Module):
         if self.positions is not None:
             x = x + self.positions(positions)
         x = self.dropout(norm(x, self.norm))
-        return x if self.project is None else self.project(x)
+        mapped: Tensor = x if self.project is None else self.project(x)
+        return mapped
 
 
 class Layer(nn.Module):
@@ -228,7 +229,8 @@ class Layer(nn.Module):
 
     def split(self, qkv: Tensor, angles: KeyValues | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (n, heads, L, d); the first two rotated."""
-        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        size = qkv.shape[-1] // (3 * self.heads)
+        q, k, v = qkv.view(*qkv.shape[:-1], 3, self.heads, size).permute(2, 0, 3, 1, 4)
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
         return q, k, v
@@ -332,7 +334,8 @@ class Encoder(nn.Module):
         written after a text never changes its vector.
         """
         if self.config.pooling == "cls":
-            return self.pooler(hidden[:, 0])
+            first: Tensor = self.pooler(hidden[:, 0])
+            return first
         inside = tokens != 0
         if segments is not None:
             inside = inside & (segments == 0)
@@ -340,7 +343,8 @@ class Encoder(nn.Module):
         if self.token_weight is not None:
             weights = weights * self.token_weight[tokens].exp()
         weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-6)
-        return self.pooler(torch.einsum("nl,nlh->nh", weights, hidden))
+        mean: Tensor = self.pooler(torch.einsum("nl,nlh->nh", weights, hidden))
+        return mean
 
     def predict(self, hidden: Tensor) -> Tensor:
         """Logits (..., vocab_size) of states (..., hidden_size).
@@ -350,7 +354,8 @@ class Encoder(nn.Module):
         """
         if self.head is None:
             raise ValueError("These weights have no head that predicts tokens (rewrites=False)")
-        return self.head(hidden, self.embeddings.tokens.weight)
+        logits: Tensor = self.head(hidden, self.embeddings.tokens.weight)
+        return logits
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

@@ -115,7 +115,7 @@ class Packed:
     """
 
     def __init__(self, model: Encoder, dtype: torch.dtype) -> None:
-        self.config = c = model.config
+        self.config = model.config
         self.dtype = dtype
         self.embeddings = _copy(model.embeddings)
         self.project = (
@@ -124,7 +124,9 @@ class Packed:
         self.layers = [_PackedLayer(layer, dtype) for layer in model.layers]  # type: ignore[arg-type]
         # Once a sentence: not worth rounding.
         self.pooler = (model.pooler.weight.detach().float(), model.pooler.bias.detach().float())
-        self.token_weight = model.token_weight.detach().float() if c.token_weights else None
+        self.token_weight = (
+            None if model.token_weight is None else model.token_weight.detach().float()
+        )
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Sentence vectors (n, hidden_size), float32, of tokens (n, L) without a second segment."""
@@ -208,7 +210,7 @@ def _linear(layer: nn.Linear, dtype: torch.dtype, attr: str = "none") -> Vectors
 @functools.cache
 def can_pack(dtype: torch.dtype) -> bool:
     """Whether the private operators are there, and right, for a dtype."""
-    if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
+    if dtype not in (torch.float32, torch.bfloat16) or not _mkldnn():
         return False
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(0)
@@ -221,6 +223,10 @@ def can_pack(dtype: torch.dtype) -> bool:
         # bfloat16 has 8 bits of mantissa.
         limit = 1e-5 if dtype == torch.float32 else 0.05
         return bool((found - F.gelu(layer(x))).abs().max() < limit)
+
+
+def _mkldnn() -> bool:
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]  # torch's
 
 
 def _has_bfloat16() -> bool:

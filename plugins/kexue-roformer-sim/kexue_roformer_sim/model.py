@@ -146,7 +146,7 @@ class RoFormerSim(Encoder):
             **settings: As for :meth:`embed`.
 
         Returns:
-            For each query hits (index into ``corpus``, cosine), equal ones by their index.
+            For each query hits (place in ``corpus``, cosine), equal ones by their place.
 
         Raises:
             ValueError: ``k`` is negative, or the vectors have another width.

@@ -212,11 +212,11 @@ def encode_texts(
     lengths = (tokens != 0).sum(-1)
     order = lengths.argsort()
     parts = []
-    for chunk in order.split(CHUNK):
+    for chunk in torch.split(order, CHUNK):
         encoded: Encoded = model(tokens[chunk, : int(lengths[chunk[-1]])], depth=depth)
         parts.append(encoded.vector)
     vectors = torch.cat(parts)[order.argsort()]
-    return list(vectors.split([len(r) for r in rows]))
+    return list(torch.split(vectors, [len(r) for r in rows]))
 
 
 def write_loss(

@@ -209,10 +209,9 @@ class _Run:
         self.first = self.logits(hidden[:, -1])
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Of the next token, the marks but [SEP] impossible."""
-        tokenizer = self.model.tokenizer
+        """Of the next token, all that is no text but [SEP] impossible."""
         logits = self.model.predict(hidden)
-        logits[:, [tokenizer.pad, tokenizer.unk, tokenizer.cls, tokenizer.mask]] = -torch.inf
+        logits[:, self.model.tokenizer.unwritable] = -torch.inf
         return logits
 
     def step(self, tokens: Tensor, past: list[KeyValues]) -> tuple[Tensor, list[KeyValues]]:

@@ -18,9 +18,9 @@ QUERIES, CORPUS = 256, 65_536
 
 
 class Hit(NamedTuple):
-    """A text that was found: its place in the corpus, and the cosine in [-1, 1]."""
+    """A text that was found: its number in the corpus, and the cosine in [-1, 1]."""
 
-    index: int
+    place: int
     score: float
 
 
@@ -70,8 +70,8 @@ def nearest(queries: np.ndarray[Any, Any], corpus: np.ndarray[Any, Any], k: int)
             # Ties by index: sorted by it first, then stably by score.
             order = indices.argsort(-1)
             scores, indices = scores.gather(-1, order), indices.gather(-1, order)
-            order = scores.argsort(-1, descending=True, stable=True)[:, :k]
-            scores, indices = scores.gather(-1, order), indices.gather(-1, order)
+            scores, order = torch.sort(scores, dim=-1, descending=True, stable=True)
+            scores, indices = scores[:, :k], indices.gather(-1, order)[:, :k]
         rows = zip(indices.tolist(), scores.clamp(-1, 1).tolist(), strict=True)
         found += [[Hit(*hit) for hit in zip(*row, strict=True)] for row in rows]
     return found

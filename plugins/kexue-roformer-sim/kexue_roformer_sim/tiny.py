@@ -120,7 +120,7 @@ class RoFormerSimTiny(SimRecipe):
             model.pooler.weight.copy_(torch.eye(c.hidden_size))
         for layer in model.layers:
             for last in (layer.attention, layer.outer):
-                nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+                nn.init.zeros_(last.weight)  # type: ignore[arg-type,union-attr]  # ModuleList forgets its kind
 
     def learning_rate_scale(self, step: int) -> float:
         """Constant in the static stage; then a short rise and half a cosine."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import unicodedata
 from collections.abc import Sequence
 from importlib import resources
@@ -22,6 +23,8 @@ VOCABULARY_FILE = "vocab.txt"
 #: Marks that a vocabulary must have; the first has number 0.
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
+_MARK = re.compile(r"\[[A-Za-z]+\d*\]|<[A-Z]>")
+
 #: Pieces of a word begin with this, but for its first.
 _INSIDE = "##"
 
@@ -35,6 +38,7 @@ class Tokenizer:
     Attributes:
         vocabulary: The tokens in the order of their numbers.
         pad, unk, cls, sep, mask: Numbers of the marks; ``pad`` is 0.
+        unwritable: Numbers of all that is no text: marks but [SEP], ``[unused1]`` and the like.
     """
 
     def __init__(self, vocabulary: Sequence[str]) -> None:
@@ -54,6 +58,9 @@ class Tokenizer:
             twice = next(t for t in self.vocabulary if t in seen or seen.add(t))  # type: ignore[func-returns-value]  # adds on the way
             raise ValueError(f"the vocabulary has {twice!r} twice")
         self.pad, self.unk, self.cls, self.sep, self.mask = (numbers[mark] for mark in SPECIAL)
+        self.unwritable = [
+            i for i, t in enumerate(self.vocabulary) if _MARK.fullmatch(t) and i != self.sep
+        ]
         self._backend = Backend(
             WordPiece(numbers, unk_token="[UNK]", max_input_chars_per_word=_LONGEST_WORD)
         )
@@ -87,6 +94,9 @@ class Tokenizer:
         clean = [t.encode("utf-8", "replace").decode() for t in texts]
         found = self._backend.encode_batch_fast(clean, add_special_tokens=False)
         return [[self.cls, *e.ids[: max_length - 2], self.sep] for e in found]
+
+    def __deepcopy__(self, memo: object) -> Tokenizer:
+        return self  # it never changes
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of token numbers, marks left out; blanks stand between words of letters only."""

@@ -32,12 +32,9 @@ def hugging_face(*, prefix: str = "", bert: bool = False) -> tuple[dict[str, Ten
     """The tensors that transformers' own RoFormer or BERT saves, with the pooler and the head."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
-    sizes = {
-        **CONFIG,
-        "max_position_embeddings": 80,
-        "vocab_size": 150,
-        **({} if bert else {"embedding_size": 24}),
-    }
+    sizes = {**CONFIG, "max_position_embeddings": 80}
+    if bert:
+        sizes.pop("embedding_size")
     if bert:
         config = transformers.BertConfig(**sizes)
         net, head = transformers.BertModel(config), transformers.BertForMaskedLM(config)

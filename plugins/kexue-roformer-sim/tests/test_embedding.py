@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from kexue_roformer_sim import fast
-from kexue_roformer_sim.encoder import EncoderConfig
 from kexue_roformer_sim.model import RoFormerSim
 from kexue_roformer_sim.searching import nearest
 
@@ -29,23 +29,6 @@ TEXTS = [
 TOLERANCE = 1e-6
 
 
-def make(**settings: object) -> RoFormerSim:
-    sizes = {
-        "vocab_size": 3000,
-        "embedding_size": 24,
-        "hidden_size": 32,
-        "layers": 2,
-        "heads": 4,
-        "intermediate_size": 48,
-    }
-    torch.manual_seed(0)
-    model = RoFormerSim(EncoderConfig(**{**sizes, **settings}))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model.eval()
-
-
 @pytest.fixture(
     params=[
         {},
@@ -56,7 +39,7 @@ def make(**settings: object) -> RoFormerSim:
     ],
     ids=["cls", "mean", "weighted", "simbert", "static"],
 )
-def model(request) -> RoFormerSim:
+def model(request: pytest.FixtureRequest, make: Callable[..., RoFormerSim]) -> RoFormerSim:
     return make(**request.param)
 
 
@@ -88,7 +71,7 @@ def test_the_order_of_texts_never_changes_a_bit(model: RoFormerSim) -> None:
     assert np.array_equal(vectors[0], model.embed(texts, batch_size=8)[0])
 
 
-def test_the_signature_is_that_of_sentence_transformers() -> None:
+def test_the_signature_is_that_of_sentence_transformers(make: Callable[..., RoFormerSim]) -> None:
     model = make()
     assert model.embed("今天").shape == (32,)
     assert model.encode(["今天"]).shape == (1, 32)
@@ -115,14 +98,18 @@ def test_the_signature_is_that_of_sentence_transformers() -> None:
         {"dtype": torch.int64},
     ],
 )
-def test_settings_are_checked(settings: dict[str, object]) -> None:
+def test_settings_are_checked(
+    settings: dict[str, object], make: Callable[..., RoFormerSim]
+) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         make().embed(["今天"], **settings)
     with pytest.raises(TypeError, match="no text"):
         make().embed([None])
 
 
-def test_long_texts_are_cut_and_longer_than_trained_is_warned_about() -> None:
+def test_long_texts_are_cut_and_longer_than_trained_is_warned_about(
+    make: Callable[..., RoFormerSim],
+) -> None:
     model = make(max_length=16)
     long = "字典里的词" * 10
     assert np.array_equal(model.embed([long]), model.embed([long[:14]]))
@@ -138,14 +125,14 @@ def test_long_texts_are_cut_and_longer_than_trained_is_warned_about() -> None:
     assert learned.embed([long]).shape == (1, 32)  # 20 is no multiple of 8
 
 
-def test_unknown_characters_count_and_are_all_the_same() -> None:
+def test_unknown_characters_count_and_are_all_the_same(make: Callable[..., RoFormerSim]) -> None:
     model = make()
     with_one, other, without = model.embed(["天🙂气", "天🚀气", "天气"])
     assert np.array_equal(with_one, other)
     assert np.abs(with_one - without).max() > 1e-4
 
 
-def test_the_packed_weights_follow_the_model() -> None:
+def test_the_packed_weights_follow_the_model(make: Callable[..., RoFormerSim]) -> None:
     model = make()
     before = model.embed(TEXTS)
     with torch.no_grad():
@@ -159,7 +146,7 @@ def test_the_packed_weights_follow_the_model() -> None:
     model.embed(TEXTS)
 
 
-def test_auto_keeps_the_cosine() -> None:
+def test_auto_keeps_the_cosine(make: Callable[..., RoFormerSim]) -> None:
     model = make()
     exact, chosen = model.embed(TEXTS), model.embed(TEXTS, dtype="auto")
     assert (exact * chosen).sum(-1).min() >= fast.LEAST_COSINE
@@ -170,13 +157,17 @@ def test_auto_keeps_the_cosine() -> None:
         assert not np.array_equal(exact, rounded)
 
 
-def test_auto_refuses_what_rounding_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_refuses_what_rounding_breaks(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[..., RoFormerSim]
+) -> None:
     monkeypatch.setattr(fast, "LEAST_COSINE", 1.1)
     model = make()
     assert fast.fastest_dtype(model) == torch.float32
 
 
-def test_without_the_private_operators_everything_works(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_private_operators_everything_works(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[..., RoFormerSim]
+) -> None:
     model = make()
     packed = model.embed(TEXTS)
     monkeypatch.setattr(fast, "can_pack", lambda dtype: False)
@@ -194,7 +185,7 @@ def test_a_broken_operator_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None
         fast.can_pack.cache_clear()
 
 
-def test_similarity_and_search_are_exact() -> None:
+def test_similarity_and_search_are_exact(make: Callable[..., RoFormerSim]) -> None:
     model = make()
     texts = [f"第{i}个问题怎么办" for i in range(50)]
     vectors = model.embed(texts)
@@ -203,7 +194,9 @@ def test_similarity_and_search_are_exact() -> None:
     assert cosines.max() <= 1
     hits = model.search(texts[:5], texts, 7)
     for query, row in enumerate(hits):
-        assert [h.index for h in row] == np.argsort(-cosines[query], kind="stable")[:7].tolist()
+        best = np.sort(cosines[query])[::-1][:7]
+        np.testing.assert_allclose([h.score for h in row], best, atol=1e-6)
+        np.testing.assert_allclose(cosines[query, [h.place for h in row]], best, atol=1e-6)
         assert row[0].score == pytest.approx(1, abs=1e-6)
     assert model.search(texts[:5], vectors, 7) == hits
     assert model.search(["x"], [], 3) == [[]]
@@ -221,8 +214,8 @@ def test_search_in_chunks_equals_search_at_once(monkeypatch: pytest.MonkeyPatch)
     chunks = nearest(queries, corpus, 200)
     for a, b in zip(whole, chunks, strict=True):
         np.testing.assert_allclose([h.score for h in a], [h.score for h in b], atol=1e-6)
-    assert [[h.index for h in r[:10]] for r in nearest(queries, corpus, 10)] == [
-        [h.index for h in r[:10]] for r in chunks
+    assert [[h.place for h in r[:10]] for r in nearest(queries, corpus, 10)] == [
+        [h.place for h in r[:10]] for r in chunks
     ]
     with pytest.raises(ValueError, match="k must"):
         nearest(queries, corpus, -1)

@@ -144,11 +144,11 @@ def test_runs_copied_out_alone(tmp_path) -> None:
 
     (tmp_path / "encoder.py").write_text(Path(module.__file__).read_text(encoding="utf-8"))
     code = (
-        "import sys, torch, encoder\n"
+        f"import sys; sys.path.append({str(Path(torch.__file__).parents[1])!r})\n"
+        "import torch, encoder\n"
         "c = encoder.EncoderConfig(vocab_size=9, embedding_size=8, hidden_size=8, layers=1,\n"
         "    heads=2, intermediate_size=8)\n"
         "encoder.Encoder(c)(torch.ones(1, 4, dtype=torch.int64)).vector.sum().backward()\n"
         "assert not [m for m in sys.modules if m.startswith('kexue')]\n"
     )
-    environment = {"PYTHONPATH": str(Path(torch.__file__).parents[1])}
-    subprocess.run([sys.executable, "-S", "-c", code], cwd=tmp_path, check=True, env=environment)
+    subprocess.run([sys.executable, "-S", "-c", code], cwd=tmp_path, check=True)
