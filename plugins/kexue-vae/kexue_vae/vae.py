@@ -41,7 +41,7 @@ MAX_ROWS = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VAEConfig:
-    """Shape of a VAE; the defaults are the 1.4M-parameter model of binarised MNIST.
+    """Shape of a VAE; the defaults are the 0.6M-parameter model of binarised MNIST.
 
     Args:
         size: side of the square image in pixels; `channels` of it.
@@ -56,7 +56,7 @@ class VAEConfig:
     channels: int = 1
     latent: int = 40
     net: str = "mlp"
-    widths: tuple[int, ...] = (512, 512)
+    widths: tuple[int, ...] = (256, 256)
     likelihood: str = "bernoulli"
     sigma: float = 0.1
 
