@@ -149,7 +149,8 @@ class Constants:
                     total += abs(weight) * bounds[branch]
             return total, 1.0
         if name in ("cat", "concat", "stack"):
-            return math.sqrt(sum(b * b for b in used)), 1.0
+            parts: Any = node.args[0]  # one may be there twice
+            return math.hypot(*(bounds[p] for p in parts if p in bounds)), 1.0
         if name in ("mul", "imul", "truediv", "itruediv", "div") and len(used) == 1:
             factor = self._scale(node, bounds, divide="div" in name)
             return used[0] * factor, factor
@@ -188,7 +189,7 @@ class Constants:
             return 1.0
         if name in SLOPES:
             return SLOPES[name]
-        if name in ("neg", "abs"):
+        if name in ("neg", "abs") or (name == "getattr" and node.args[1] in ("T", "mT")):
             return 1.0
         if name in ("max_pool1d", "max_pool2d", "max_pool3d"):
             keys = ("kernel_size", "stride", "padding", "dilation")
@@ -223,8 +224,8 @@ class Constants:
         """The largest factor of a product with a number, or with a tensor that is constant."""
         left, right = node.args
         other = right if left in bounds else left
-        if divide and other is left:
-            raise self._unknown(node, "division by what depends on the input")
+        if other in bounds or (divide and other is left):
+            raise self._unknown(node, "a product or quotient of what depends on the input")
         value = self._values[other] if isinstance(other, fx.Node) else other
         factor: Tensor = torch.as_tensor(value).detach().double().abs()
         return float((1 / factor if divide else factor).max())

@@ -98,7 +98,8 @@ def jacobian_norms(model: nn.Module, x: Tensor, *, rounds: int = 10) -> Tensor:
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        y = model(x).flatten(1)
+        y = model(x)
+        y = y.reshape(len(y), -1)
         if y.shape[1] == 1:
             (slope,) = torch.autograd.grad(y.sum(), x)
             norms: Tensor = slope.flatten(1).norm(dim=1)
@@ -119,7 +120,7 @@ def jacobian_norms(model: nn.Module, x: Tensor, *, rounds: int = 10) -> Tensor:
 @torch.no_grad()
 def _slopes(model: nn.Module, x: Tensor) -> float:
     """Largest |f(a) - f(b)| / |a - b| over pairs of samples."""
-    outputs, inputs = model(x).flatten(1).double(), x.flatten(1).double()
+    outputs, inputs = (v.reshape(len(x), -1).double() for v in (model(x), x))
     apart = torch.pdist(inputs)
     slopes = torch.pdist(outputs)[apart > 0] / apart[apart > 0]
     return float(slopes.max()) if len(slopes) else 0.0
@@ -129,8 +130,11 @@ def _upper(
     model: nn.Module, x: Tensor, given: Mapping[type[nn.Module], float]
 ) -> tuple[float, dict[str, float]]:
     """The constant of the whole graph, and those of its operations that are not 1."""
+    tracer = _Tracer(given)
+    if tracer.is_leaf_module(model, ""):  # a single layer: its root is not to be looked into
+        model = nn.Sequential(model)
     try:
-        traced = fx.GraphModule(model, _Tracer(given).trace(model))
+        traced = fx.GraphModule(model, tracer.trace(model))
     except Exception as error:  # whatever a model's forward does with what is no tensor
         raise ValueError(
             f"{type(model).__name__} cannot be traced: {error}. Bound its parts one by one"

@@ -128,7 +128,7 @@ class SNGANFashionQuickConfig(SNGANFashionConfig):
 class SNGANCelebAConfig(SNGANConfig):
     """64x64 faces, four levels, narrow enough for one core."""
 
-    steps: int = 12_000
+    steps: int = 9_000
     batch_size: int = 32
     size: int = 64
     width: int = 24
