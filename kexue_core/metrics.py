@@ -66,9 +66,13 @@ class Subject:
         from kexue_core.training.data import open_images
 
         prepare = self.config.preprocess
-        size, channels = prepare.get("size"), prepare.get("channels", 3)
+        shape = tuple(getattr(self.model, "data_shape", ()))
+        shape = shape if len(shape) == 3 else (3, None, None)
+        channels, size = prepare.get("channels", shape[0]), prepare.get("size", shape[1])
         if prepare.get("modality", "image") != "image" or not isinstance(size, int):
-            raise DataError(f"{self.name} is of no images: its config.json names no size of them")
+            raise DataError(
+                f"{self.name} says of no size that images should have, so none can be compared"
+            )
         if self.source is None:
             raise DataError(f"Real images to hold {self.name} against are needed: --data PATH")
         crop = prepare.get("crop")

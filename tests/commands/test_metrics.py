@@ -127,6 +127,20 @@ def test_mistakes_are_named(name, data):
     assert both.exit_code == 2
 
 
+def test_where_the_weights_say_of_no_size_the_model_does(data, tmp_path):
+    import kexue_core as kexue
+
+    torch.manual_seed(0)
+    glow = kexue.create("glow", size=8, levels=2, steps=2, hidden=8)
+    glow.initialize(torch.rand(64, 3, 8, 8))
+    for modality, said in (("image", None), ("text", "says of no size that images should have")):
+        prepare = {"modality": modality}
+        folder = kexue.save(glow.eval(), tmp_path / modality, preprocess=prepare)
+        result = run(f"file:{folder}", "--metrics", "brightness", "--data", data, "-n", 2)
+        assert (result.exit_code == 0) == (said is None), result.exception
+        assert said is None or said in str(result.exception)
+
+
 def test_metrics_are_listed_without_an_import_and_told_apart(data, site):
     assert {"brightness", "labels", "lost", "none"} <= set(metric_names())
     other = {"brightness": "kexue_absent:Brightness"}
