@@ -73,7 +73,7 @@ class SampleQualityMetric(Metric):
         other = real if subject.split == "train" else subject.images("train")
         same = other is real
         available = min(len(real) // 2 if same else len(real), len(other))
-        n = _number(subject, available)
+        n = _number(subject, available)  # and as many for the floor
         order = _permutation(len(real), c.seed)
         rest = order[n : 2 * n] if same else _permutation(len(other), c.seed)[:n]
         fake, drawn = subject.sample(
@@ -105,7 +105,7 @@ class ClassAgreementMetric(Metric):
     """Share of samples on which the classifier agrees with the class that was asked for.
 
     The classes are asked for in turn, by the option ``labels`` of the sampler. The floor is the
-    classifier's agreement with the true classes of all real images of the split: where it errs
+    classifier's agreement with the true classes of as many real images of the split: where it errs
     itself its verdict on samples means little.
     """
 
@@ -117,7 +117,7 @@ class ClassAgreementMetric(Metric):
         c = self.config
         features = load_features(c.features, device=subject.device)
         real = subject.images(subject.split)
-        n = subject.limit or min(SAMPLES, len(real))
+        n = _number(subject, len(real))
         classes = list(range(len(features.labels)))
         asked = torch.arange(n) % len(classes)
         fake, drawn = subject.sample(
@@ -126,7 +126,7 @@ class ClassAgreementMetric(Metric):
         found = class_agreement(features, fake, asked)
         return Measurement(
             values=found.to_dict(),
-            floors=class_agreement(features, *_labelled(real)).to_dict(),
+            floors=class_agreement(features, *_labelled(real, n)).to_dict(),
             n=n,
             seed=c.seed,
             dataset=real.name,
@@ -143,8 +143,8 @@ def _number(subject: Subject, available: int) -> int:
     n = subject.limit or min(SAMPLES, available)
     if n > available:
         raise DataError(
-            f"{n:,} samples need as many real images twice, and {subject.split} and train have "
-            f"{available:,}",
+            f"{n:,} samples need as many real images beside them, and {subject.split} has "
+            f"{available:,} to offer",
             hint=f"Take -n {available}, or another --split",
         )
     if n <= DENSITY_NEIGHBOURS:
@@ -166,8 +166,8 @@ def _features_of(images: Images, chosen: Tensor, features: Features) -> Tensor:
     )
 
 
-def _labelled(real: Images) -> tuple[Tensor, Tensor]:
-    batch = real.batch(range(len(real)))
+def _labelled(real: Images, n: int) -> tuple[Tensor, Tensor]:
+    batch = real.batch(_permutation(len(real), 0)[:n].tolist())
     if "label" not in batch:
         raise DataError(f"{real.name} has no labels to check the classifier by")
     return batch["image"], batch["label"]

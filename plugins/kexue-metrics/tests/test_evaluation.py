@@ -130,15 +130,19 @@ def test_class_agreement_counts_what_was_asked_in_turn(classifier, subject, shad
 
 def test_what_does_not_suffice_is_said(classifier, subject, shades, shades_file, tmp_path):
     metric = SampleQualityMetric(SampleQualityConfig(features=classifier))
-    with pytest.raises(DataError, match=r"61 samples need as many .* have 60. Take -n 60"):
+    with pytest.raises(DataError, match=r"61 samples need as many .* has 60 to offer. Take -n 60"):
         metric.measure(subject(shades_file, limit=61))
-    with pytest.raises(DataError, match=r"136 samples .* have 135"):
+    with pytest.raises(DataError, match=r"136 samples .* has 135"):
         metric.measure(subject(shades_file, split="train", limit=136))
     with pytest.raises(DataError, match="5 samples are too few"):
         metric.measure(subject(shades_file, limit=5))
     odd = SampleQualityConfig(features=classifier, options=("temperature",))
     with pytest.raises(ConfigError, match="of the form KEY=VALUE"):
         SampleQualityMetric(odd).measure(subject(shades_file))
+    with pytest.raises(DataError, match=r"61 samples .* has 60"):
+        ClassAgreementMetric(ClassAgreementConfig(features=classifier)).measure(
+            subject(shades_file, limit=61)
+        )
     images, _ = shades(60)
     np.savez(tmp_path / "plain.npz", images=images)
     agreement = ClassAgreementMetric(ClassAgreementConfig(features=classifier))
