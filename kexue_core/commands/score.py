@@ -17,7 +17,7 @@ from kexue_core.commands._options import (
 )
 from kexue_core.commands._output import Column, progress
 from kexue_core.commands._work import Loaded, load, read_inputs, working
-from kexue_core.errors import UnsupportedError
+from kexue_core.errors import DataError, UnsupportedError
 
 __all__ = ["command", "scores"]
 
@@ -30,6 +30,9 @@ def scores(loaded: Loaded, x: Any, unit: str, seed: int, quiet: bool = True) -> 
 
     Each row is scored by itself with the noise of ``seed``, so that its score does not depend on
     what else is scored.
+
+    Raises:
+        DataError: The model refuses a row: grey values, say, where it is of binary images.
     """
     import torch
 
@@ -37,13 +40,16 @@ def scores(loaded: Loaded, x: Any, unit: str, seed: int, quiet: bool = True) -> 
     with progress("scoring", len(x), quiet=quiet) as advance:
         for row in x:
             one = row[None].to(loaded.device)
-            if unit == "bits":
-                generator = torch.Generator().manual_seed(seed)
-                value = loaded.model.bits_per_dim(one, generator=generator)
-            elif unit == "nats":
-                value = loaded.model.log_prob(one)
-            else:
-                value = loaded.model.energy(one)
+            try:
+                if unit == "bits":
+                    generator = torch.Generator().manual_seed(seed)
+                    value = loaded.model.bits_per_dim(one, generator=generator)
+                elif unit == "nats":
+                    value = loaded.model.log_prob(one)
+                else:
+                    value = loaded.model.energy(one)
+            except ValueError as error:
+                raise DataError(f"{loaded.spec.name} gives no {UNITS[unit]}: {error}") from error
             values.append(float(value))
             advance()
     return values
