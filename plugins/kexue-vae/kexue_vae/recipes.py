@@ -78,10 +78,10 @@ class VAEMnistConfig(RecipeConfig):
         flip: Mirror images at random.
     """
 
-    steps: int = 65_000
+    steps: int = 40_000
     batch_size: int = 256
     ema: float = 0.9995
-    evaluate_every: int = 15_000
+    evaluate_every: int = 20_000
     preview_every: int = 20_000
     checkpoint_every: int = 10_000
     size: int = 28
@@ -98,7 +98,7 @@ class VAEMnistConfig(RecipeConfig):
     beta: float = 1.0
     free_bits: float = 0.0
     iwae_samples: int = 5
-    iwae_steps: int = 35_000
+    iwae_steps: int = 25_000
     iwae_batch: int = 128
     evaluation_samples: int = 500
     binarization_seed: int = 0
