@@ -225,8 +225,8 @@ class SpectralNorm(nn.Module):
 
     @torch.no_grad()
     def _iterate(self, matrix: Tensor) -> None:
-        self.right.copy_(F.normalize((matrix * self.left[:, None]).sum(0), dim=0))
         self.left.copy_(F.normalize((matrix * self.right).sum(1), dim=0))
+        self.right.copy_(F.normalize((matrix * self.left[:, None]).sum(0), dim=0))
 
 
 def _normalize(module: nn.Conv2d | nn.Linear) -> None:
