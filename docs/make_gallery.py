@@ -54,6 +54,13 @@ def draw(picture: Mapping[str, Any]) -> tuple[Tensor, int]:
     rows, seed = picture.get("rows", 4), picture.get("seed", 0)
     temperature = picture.get("temperature", options.get("temperature", 1.0))
 
+    if not hasattr(model, "prior"):  # nothing to decode: its own sampler draws
+        temperatures = picture.get("temperatures", [temperature])
+        number = picture["rows"] * (1 if kind == "temperatures" else picture["columns"])
+        drawn = [kexue.sample(model, number, seed=seed, temperature=t) for t in temperatures]
+        many = len(drawn) if kind == "temperatures" else picture["columns"]
+        return torch.stack(drawn, 1).flatten(0, 1), many
+
     def latents(n: int, temperature: float) -> Any:
         generator = torch.Generator().manual_seed(seed)
         return model.prior(n, temperature=temperature, generator=generator)

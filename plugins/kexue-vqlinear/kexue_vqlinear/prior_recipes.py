@@ -47,20 +47,20 @@ class SimVQPriorCelebAConfig(RecipeConfig):
         temperature: Of samples, as the weights will suggest.
     """
 
-    steps: int = 4_000
+    steps: int = 2_500
     batch_size: int = 32
-    ema: float = 0.999
+    ema: float = 0.995
     evaluate_every: int = 500
     preview_every: int = 1_000
     checkpoint_every: int = 500
     codec: str = "simvq-celeba"
     shape: tuple[int, int] = (8, 8)
     num_embeddings: int = 1024
-    width: int = 192
+    width: int = 128
     depth: int = 4
-    heads: int = 6
+    heads: int = 4
     dropout: float = 0.1
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.05
     warmup: int = 200
     clip: float = 1.0
