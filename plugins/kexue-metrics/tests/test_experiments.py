@@ -1,5 +1,7 @@
 """The disturbances disturb, the criteria judge, and a run measures what it says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from kexue_metrics.experiments import (
     noisy,
 )
 
+from kexue_core.errors import DataError
 from kexue_core.experiments import Results, RunContext, RunResult
 
 
@@ -123,5 +126,10 @@ def test_a_run_measures_every_figure_at_every_level(tmp_path):
         assert (record.value, record.floor) == (points[-1][1], points[0][1])
         assert (record.n, record.split) == (200, "test")
         assert record.settings["features"].startswith("classifier-fashion@")
+    labels = np.arange(450) % 10
+    few = {"x_train": pictures[:2], "y_train": labels[:2], "x_test": pictures, "y_test": labels}
+    np.savez(tmp_path / "few.npz", **few)
+    with pytest.raises(DataError, match=r"has .* of 200 images at"):
+        Disturbances().run("dropped", 0, replace(context, data=str(tmp_path / "few.npz")))
     # Noise that is blurred to grey is far from noise.
     assert curves["frechet_distance"][-1][1] > 10 * curves["frechet_distance"][0][1]
