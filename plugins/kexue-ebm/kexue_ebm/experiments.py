@@ -265,7 +265,7 @@ class Toys(Experiment):
     def plot(self, results: Results, verdict: Verdict, path: Path) -> None:
         """Truth above, learned below."""
         drawn = figure(6.4, 4.4)
-        axes = drawn.subplots(2, len(self.variants))
+        axes = drawn.subplots(2, len(self.variants), squeeze=False)
         for column, variant in enumerate(self.variants):
             run = results.of(variant)[results[0].seed]
             assert run.folder is not None

@@ -83,7 +83,7 @@ class Ring(nn.Module):
 
     def energy(self, x: Tensor) -> Tensor:
         """-log p(x) in nats, (n,), of x (n, 2)."""
-        r = torch.linalg.vector_norm(x, dim=1).clamp_min(1e-6)
+        r: Tensor = torch.linalg.vector_norm(x, dim=1).clamp_min(1e-6)
         constant = math.log(self.deviation * (2 * math.pi) ** 1.5)
         return ((r - self.radius) / self.deviation).square() / 2 + r.log() + constant
 
@@ -112,7 +112,7 @@ def _two_scales() -> GaussianMixture:
 
 Toy = GaussianMixture | Ring
 
-#: Densities in the plane, all but a millionth of them within [-5, 5]^2.
+#: Densities in the plane, all but a ten-thousandth of them within [-5, 5]^2.
 TOYS: Mapping[str, Callable[[], Toy]] = {
     "eight-gaussians": _eight_gaussians,
     "ring": Ring,

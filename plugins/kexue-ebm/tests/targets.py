@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -23,29 +21,6 @@ class CorrelatedGaussian(nn.Module):
         """Half the squared Mahalanobis distance."""
         d = x - self.mean
         return 0.5 * ((d @ self.precision) * d).sum(1)
-
-
-class Mixture(nn.Module):
-    """0.3 N(-2, 0.6^2) + 0.7 N(1.5, 1): two modes with a barrier that chains do cross."""
-
-    data_shape = (1,)
-    weights, means, deviations = (0.3, 0.7), (-2.0, 1.5), (0.6, 1.0)
-
-    def energy(self, x: Tensor) -> Tensor:
-        """-log of the density."""
-        parts = [
-            math.log(w / s) - ((x[:, 0] - m) / s).square() / 2
-            for w, m, s in zip(self.weights, self.means, self.deviations, strict=True)
-        ]
-        return -torch.logsumexp(torch.stack(parts), 0)
-
-    def distribution(self, x: Tensor) -> Tensor:
-        """P(X <= x), (n,), in float64."""
-        parts = [
-            w * torch.distributions.Normal(m, s).cdf(x.double())
-            for w, m, s in zip(self.weights, self.means, self.deviations, strict=True)
-        ]
-        return torch.stack(parts).sum(0)
 
 
 class Images(nn.Module):
