@@ -29,8 +29,12 @@ __all__ = ["DGCNN", "DGCNNConfig", "Encoded", "Rows"]
 
 #: Points on a subject whose vectors, read in order, make the subject's vector.
 SUBJECT_POINTS = 6
-#: Texts whose attention is computed together, those of similar length.
-BLOCK = 4
+#: The shortest text of a block is at least this part of its longest: the rest is filling, which
+#: attention pays for twice.
+SIMILAR = 0.8
+#: Texts of a block: few while training, whose scores then stay in the cache; more where the kernel
+#: sees to that.
+BLOCK, BLOCK_FUSED = 4, 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,17 +143,22 @@ class Blocks(NamedTuple):
 
     @classmethod
     def of(cls, rows: Rows) -> Blocks:
-        """Sort texts by length and make blocks of :data:`BLOCK`."""
+        """Sort texts by length, and begin a block where one is not :data:`SIMILAR` any more."""
         lengths, order = rows.lengths.sort(descending=True, stable=True)
-        shapes, there = [], []
+        shapes: list[tuple[int, int]] = []
+        most = BLOCK if torch.is_grad_enabled() else BLOCK_FUSED
+        for length in lengths.tolist():
+            if not shapes or length < SIMILAR * shapes[-1][1] or shapes[-1][0] == most:
+                shapes.append((0, length))
+            shapes[-1] = (shapes[-1][0] + 1, shapes[-1][1])
+        there = []
         total = len(rows.text)
-        first = rows.starts[order]
-        for i in range(0, len(lengths), BLOCK):
-            block, starts = lengths[i : i + BLOCK], first[i : i + BLOCK]
-            longest = int(block[0])
+        sizes = [n for n, _ in shapes]
+        for (_, longest), block, starts in zip(
+            shapes, _split(lengths, sizes), _split(rows.starts[order], sizes), strict=True
+        ):
             columns = torch.arange(longest, device=block.device)
             index = torch.where(columns < block[:, None], starts[:, None] + columns, total)
-            shapes.append((len(block), longest))
             there.append(index.flatten())
         places = torch.cat(there) if there else lengths
         back = places.new_full((total + 1,), len(places))
@@ -158,11 +167,10 @@ class Blocks(NamedTuple):
 
     def spread(self, x: Tensor) -> list[Tensor]:
         """(T, k) -> for each block (texts, L, k), 0 in the filling."""
-        if not self.shapes:
-            return []
-        places = _move(x, self.there, self.back)
-        parts = torch.split(places, [n * m for n, m in self.shapes])
-        return [part.view(*shape, -1) for part, shape in zip(parts, self.shapes, strict=True)]
+        parts = _split(_move(x, self.there, self.back), [n * m for n, m in self.shapes])
+        return [
+            part.view(*shape, x.shape[-1]) for part, shape in zip(parts, self.shapes, strict=True)
+        ]
 
     def gather(self, blocks: Sequence[Tensor]) -> Tensor:
         """The inverse of :meth:`spread`; 0 in empty rows."""
@@ -214,7 +222,13 @@ class Encoded(NamedTuple):
 
 
 class Convolution(nn.Module):
-    """A convolution over three rows, with a dilation, as one matrix product."""
+    """A convolution over three rows, with a dilation.
+
+    The weight (outputs, 3 inputs) holds the taps one after the other: as it lies in memory it is
+    the kernel of a two-dimensional convolution in channels-last layout, which torch computes where
+    the rows are. A matrix product would need the three side by side first, and takes a quarter
+    longer (CPU, bfloat16, forward and backward).
+    """
 
     def __init__(self, inputs: int, outputs: int, dilation: int = 1, *, bias: bool = True) -> None:
         super().__init__()
@@ -223,10 +237,14 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, inputs) -> (T, outputs); beyond the ends are zeros."""
-        d, n = self.dilation, len(x)
-        padded = F.pad(x, (0, 0, d, d))
-        out: Tensor = self.linear(torch.cat([padded[:n], x, padded[2 * d :]], -1))
-        return out
+        if not len(x):  # torch convolves no image without pixels
+            return F.linear(x.repeat(1, 3), self.linear.weight, self.linear.bias)
+        image = x[None, None].permute(0, 3, 1, 2)  # (1, inputs, 1, T)
+        kernel = self.linear.weight.view(-1, 1, 3, x.shape[-1]).permute(0, 3, 1, 2)
+        out = F.conv2d(
+            image, kernel, self.linear.bias, padding=(0, self.dilation), dilation=(1, self.dilation)
+        )
+        return out.permute(0, 2, 3, 1)[0, 0]
 
 
 class GatedConvolution(nn.Module):
@@ -262,18 +280,37 @@ class SelfAttention(nn.Module):
         if not blocks.shapes:
             return torch.zeros_like(x)
         mixed = []
-        lengths = torch.split(blocks.lengths, [n for n, _ in blocks.shapes])
+        lengths = _split(blocks.lengths, [n for n, _ in blocks.shapes])
         for qkv, inside in zip(blocks.spread(self.qkv(x)), lengths, strict=True):
-            n, longest, _ = qkv.shape
-            heads = qkv.view(n, longest, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-            q, k, v = heads.reshape(3, n * self.heads, longest, -1).unbind(0)
+            n, longest, width = qkv.shape
+            heads = qkv.view(n, longest, 3, self.heads, width // (3 * self.heads)).permute(
+                2, 0, 3, 1, 4
+            )
             past = torch.arange(longest, device=x.device) >= inside[:, None]
-            # Not -inf, which would make NaN of an empty text.
-            bias = (past * -1e4).to(q.dtype).repeat_interleave(self.heads, 0)[:, None]
-            scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
-            out = (scores.softmax(-1) @ v).view(n, self.heads, longest, -1)
-            mixed.append(out.transpose(1, 2).flatten(2))
+            mix = self._mix if torch.is_grad_enabled() else self._mix_fused
+            mixed.append(mix(heads, past).transpose(1, 2).flatten(2))
         return blocks.gather(mixed)
+
+    @staticmethod
+    def _mix(heads: Tensor, past: Tensor) -> Tensor:
+        """Queries, keys and values (3, n, heads, L, k) of texts that end where ``past`` begins,
+        (n, L) -> (n, heads, L, k).
+        """
+        _, n, count, longest, k = heads.shape
+        q, keys, v = heads.reshape(3, n * count, longest, k).unbind(0)
+        # Not -inf, which would make NaN of an empty text.
+        bias = (past * -1e4).to(q.dtype).repeat_interleave(count, 0)[:, None]
+        scores = torch.baddbmm(bias, q, keys.transpose(1, 2), alpha=k**-0.5)
+        # In bfloat16 a softmax takes twice as long as in float32.
+        return (_wide(scores).softmax(-1).to(v.dtype) @ v).view(n, count, longest, k)
+
+    @staticmethod
+    def _mix_fused(heads: Tensor, past: Tensor) -> Tensor:
+        """The same by torch's fused kernel, faster in float32, whose backward is three times as
+        slow as the plain one.
+        """
+        out = F.scaled_dot_product_attention(*_wide(heads), attn_mask=~past[:, None, None])
+        return out.to(heads.dtype)
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
@@ -439,21 +476,44 @@ class DGCNN(nn.Module):
         """
         c = self.config
         lengths = encoded.rows.lengths
-        own = Rows.of(lengths[texts], self.gap)
-        subject, position = own.text[own.real], own.position[own.real]
-        source = (lengths.cumsum(0) - lengths)[texts][subject] + position  # (N',) in (N,)
-        distance = (own.position[:, None] - spans[own.text]).abs().clamp(max=c.positions - 1)
-        k = self._subject_vectors(encoded, texts, spans).index_select(0, own.text)
-        k = k + self.position(distance).flatten(1)  # (T', 2 d)
-        k = k.index_fill(0, own.empty, 0).to(encoded.base.dtype)
-        hidden = self.object_subject(k).index_select(0, own.real)
-        hidden = F.relu(hidden + encoded.base.index_select(0, source))
+        own = Rows.of(lengths[texts], 0)
+        source = (lengths.cumsum(0) - lengths)[texts][own.text] + own.position  # (N',) in (N,)
+        part = self._subject_part(self._subject_vectors(encoded, texts, spans), spans, own)
+        hidden = F.relu(encoded.base.index_select(0, source) + part)
         some = F.logsigmoid(_wide(self.object_any(hidden)))  # (N', 1)
-        each = F.logsigmoid(_wide(self.object(hidden)))
+        each = F.logsigmoid(_wide(self.object(hidden))).view(-1, c.predicates, 2)
         shared = some + encoded.prior.index_select(0, source)  # (N', 2)
-        predicate = encoded.predicate.index_select(0, texts).index_select(0, subject)  # (N', P)
-        each = each.view(-1, c.predicates, 2)
+        predicate = encoded.predicate.index_select(0, texts).index_select(0, own.text)  # (N', P)
         return each + shared[:, None] + predicate[:, :, None]
+
+    def _subject_part(self, vectors: Tensor, spans: Tensor, own: Rows) -> Tensor:
+        """The object convolution over what a subject adds to each character, (N', d).
+
+        That is its vector, everywhere the same, and two rows of the table of positions, those of
+        the distances from its first and last character. A convolution is linear: over the table it
+        is computed once, for each distance, and then looked up. What its taps would take from
+        before the first and after the last character of a text is subtracted there.
+        """
+        d, most = self.config.width, self.config.positions - 1
+        linear = self.object_subject.linear
+        taps = linear.weight.view(d, 3, 2, d)  # outputs, taps, first or last character, inputs
+        single = torch.einsum("pi,otki->tkpo", self.position.weight, taps)  # (3, 2, positions, d)
+        offset = torch.arange(-most, most + 1, device=spans.device)
+        near = (offset + torch.arange(-1, 2, device=spans.device)[:, None]).abs().clamp(max=most)
+        table = sum(single[tap].index_select(1, near[tap]) for tap in range(3))
+        whole = F.linear(vectors, taps.sum(1).flatten(1), linear.bias).index_select(0, own.text)
+        place = own.position[:, None] - spans[own.text] + most  # (N', 2)
+        part = whole + table[0].index_select(0, place[:, 0]) + table[1].index_select(0, place[:, 1])
+        edges = []
+        for tap, outside in ((0, torch.full_like(own.lengths, -1)), (2, own.lengths)):
+            far = (outside[:, None] - spans).abs().clamp(max=most)  # (S, 2)
+            beyond = F.linear(vectors, taps[:, tap].flatten(1))
+            for end in range(2):
+                beyond = beyond + single[tap, end].index_select(0, far[:, end])
+            edges.append(beyond[own.lengths > 0])
+        first, last = own.starts, own.starts + own.lengths - 1
+        rows = torch.cat([first[own.lengths > 0], last[own.lengths > 0]])
+        return part.index_add(0, rows, -torch.cat(edges).to(part.dtype))
 
     def _subject_vectors(self, encoded: Encoded, texts: Tensor, spans: Tensor) -> Tensor:
         """(S, 2 d): points from the first to the last character, read by the GRU both ways."""
@@ -474,7 +534,7 @@ def _pool(t: Tensor, blocks: Blocks) -> Tensor:
     if not blocks.shapes:
         return t.new_zeros(0, t.shape[-1])
     best = []
-    lengths = torch.split(blocks.lengths, [n for n, _ in blocks.shapes])
+    lengths = _split(blocks.lengths, [n for n, _ in blocks.shapes])
     for padded, inside in zip(blocks.spread(t), lengths, strict=True):
         if not padded.shape[1]:  # nothing but empty texts
             best.append(t.new_zeros(len(padded), t.shape[-1]))
@@ -483,6 +543,11 @@ def _pool(t: Tensor, blocks: Blocks) -> Tensor:
         largest = padded.masked_fill(past[..., None], -torch.inf).amax(1)
         best.append(largest.masked_fill((inside == 0)[:, None], 0))
     return torch.cat(best).index_select(0, blocks.order.argsort())
+
+
+def _split(x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
+    """``torch.split``, also into no part."""
+    return torch.split(x, sizes) if sizes else ()
 
 
 def _wide(x: Tensor) -> Tensor:

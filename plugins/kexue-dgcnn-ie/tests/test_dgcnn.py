@@ -155,7 +155,9 @@ def test_blocks_spread_and_gather() -> None:
     x.requires_grad_()
     spread = blocks.spread(x)
     assert torch.equal(blocks.gather(spread), x)
-    assert sum(float(b.detach().abs().sum()) for b in spread) == pytest.approx(float(x.detach().abs().sum()))
+    assert sum(float(b.detach().abs().sum()) for b in spread) == pytest.approx(
+        float(x.detach().abs().sum())
+    )
     weights = [torch.randn_like(b) for b in spread]
     (found,) = torch.autograd.grad(
         sum((b * w).sum() for b, w in zip(spread, weights, strict=True)), x
