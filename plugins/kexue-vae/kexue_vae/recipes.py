@@ -337,7 +337,7 @@ class CVAEFashion(VAEMnist):
     Config: ClassVar[type[RecipeConfig]] = CVAEFashionConfig
     config: CVAEFashionConfig
     hub: ClassVar[str] = "zalando-datasets/fashion_mnist"
-    temperature: ClassVar[float] = 1.0
+    temperature: ClassVar[float] = 0.7
     card: ClassVar[Card] = Card(
         summary="Conditional VAE (one prior mean a class, multilayer perceptrons) of Fashion-MNIST "
         "at 28x28: `kexue sample cvae-fashion -o labels=3` draws dresses. Classes are 0 T-shirt, "
@@ -364,7 +364,12 @@ class CVAEFashion(VAEMnist):
         assert isinstance(model, CVAE)
         generator = torch.Generator().manual_seed(0)
         labels = torch.arange(PREVIEW_IMAGES) % self.config.classes
-        latents = model.prior(PREVIEW_IMAGES, condition=labels, generator=generator)
+        latents = model.prior(
+            PREVIEW_IMAGES,
+            temperature=self.temperature,
+            condition=labels,
+            generator=generator,
+        )
         return model.decode(latents)
 
     def _model(self) -> VAE:
