@@ -82,7 +82,7 @@ def run(*arguments: Any) -> Result:
 
 
 def embed(folder: Path, source: Path, out: Path, *more: Any) -> Result:
-    return embed(folder, source, out, *more)
+    return run("embed", f"file:{folder}", "--file", source, "--out", out, *more)
 
 
 def expected(texts: list[str]) -> np.ndarray[Any, Any]:

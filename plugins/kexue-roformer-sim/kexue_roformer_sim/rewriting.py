@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Rewrite", "key_of", "rewrite", "write"]
 
+#: Draws from all tokens before the nucleus is sorted out: nearly all rows need one.
+DRAWS = 6
+
 #: Samples for each rewrite that is wanted: some are the text itself, or one another.
 SAMPLES = 4
 
@@ -144,21 +147,49 @@ def sample(
 ) -> Tensor:
     """Draw one token a row of logits (n, V): top-k, then the nucleus of probability ``top_p``.
 
-    The token that crosses ``top_p`` stays, so there is always one.
+    The token that crosses ``top_p`` stays, so there is always one; equals of it stay with it.
+
+    Sorting a vocabulary costs more than the layers of a small net. So a token is drawn from all,
+    and drawn again where those likelier than it already have ``top_p``: what is kept has the
+    nucleus' distribution exactly.
     """
-    scores, order = (logits.float() / temperature).sort(-1, descending=True)
+    scores = logits.float() / temperature
+    tokens = None
     if top_k is not None:
-        scores, order = scores[:, :top_k], order[:, :top_k]
+        scores, tokens = scores.topk(min(top_k, scores.shape[-1]), dim=-1)
     probabilities = scores.softmax(-1)
-    before = probabilities.cumsum(-1) - probabilities
-    probabilities = probabilities.masked_fill(before >= top_p, 0.0)
-    # By the inverse of the distribution function: one number a row, drawn on the CPU, so that a
-    # seed says the same on every device.
-    levels = torch.rand(len(logits), 1, generator=generator).to(logits.device)
     steps = probabilities.cumsum(-1)
-    chosen = torch.searchsorted(steps, levels * steps[:, -1:], right=True)
-    last = (probabilities > 0).sum(-1, keepdim=True) - 1
-    return order.gather(-1, torch.minimum(chosen, last)).squeeze(-1)
+    chosen = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
+    rows = torch.arange(len(scores), device=scores.device)
+    for _ in range(DRAWS):
+        # By the inverse of the distribution function: one number a row, drawn on the CPU, so that
+        # a seed says the same on every device.
+        levels = torch.rand(len(rows), 1, generator=generator).to(scores.device)
+        whole = len(rows) == len(scores)  # nearly always: no copy then
+        p, sums = (probabilities, steps) if whole else (probabilities[rows], steps[rows])
+        drawn = torch.searchsorted(sums, levels * sums[:, -1:], right=True)
+        drawn = drawn.clamp(max=scores.shape[-1] - 1)
+        own = p.gather(-1, drawn)
+        likelier = torch.where(p > own, p, 0.0).sum(-1)
+        kept = (likelier < top_p) & (own.squeeze(-1) > 0)
+        chosen[rows[kept]] = drawn.squeeze(-1)[kept]
+        rows = rows[~kept]
+        if not len(rows):
+            break
+    else:  # a nucleus much smaller than all
+        levels = torch.rand(len(rows), 1, generator=generator).to(scores.device)
+        chosen[rows] = _from_nucleus(probabilities[rows], top_p, levels)
+    return chosen if tokens is None else tokens.gather(-1, chosen[:, None]).squeeze(-1)
+
+
+def _from_nucleus(probabilities: Tensor, top_p: float, levels: Tensor) -> Tensor:
+    """One token a row of (n, V) by sorting; ``levels`` (n, 1) in [0, 1) say which."""
+    ordered, order = probabilities.sort(-1, descending=True)
+    before = ordered.cumsum(-1) - ordered
+    steps = ordered.masked_fill(before >= top_p, 0.0).cumsum(-1)
+    place = torch.searchsorted(steps, levels * steps[:, -1:], right=True)
+    last = (before < top_p).sum(-1, keepdim=True) - 1
+    return order.gather(-1, torch.minimum(place, last)).squeeze(-1)
 
 
 def _seeded(seed: int) -> torch.Generator:

@@ -36,6 +36,9 @@ class TinyConfig(SimConfig):
     """Settings of the training; the others are those of :class:`SimConfig`.
 
     Attributes:
+        batch_size: Pairs of a static step.
+        layer_pairs: Pairs of a step with layers, the first of the batch: each costs ten times a
+            static one.
         static_steps: Steps of the static stage.
         static_learning_rate: Its learning rate; the other stage begins at ``learning_rate``.
         scale: Times the cosine in both contrastive losses.
@@ -43,12 +46,12 @@ class TinyConfig(SimConfig):
         statistics: Share of the length of a token's first vector that comes from PMI; 0 for none.
     """
 
-    steps: int = 6_000
-    batch_size: int = 128
+    steps: int = 3_500
+    batch_size: int = 512
     ema: float = 0.999
-    evaluate_every: int = 500
+    evaluate_every: int = 250
     preview_every: int = 0
-    checkpoint_every: int = 500
+    checkpoint_every: int = 250
     vocab_size: int = 5_300
     hidden_size: int = 256
     layers: int = 4
@@ -61,7 +64,8 @@ class TinyConfig(SimConfig):
     warmup: int = 100
     write_pairs: int = 32
     write_weight: float = 0.2
-    static_steps: int = 3_000
+    layer_pairs: int = 128
+    static_steps: int = 1_000
     static_learning_rate: float = 2e-3
     scale: float = 20.0
     ranking: float = 0.5
@@ -136,6 +140,8 @@ class RoFormerSimTiny(SimRecipe):
         """One step; CoSENT and InfoNCE in nats, ``write`` in nats a token."""
         c, model = self.config, modules["model"]
         static = context.step < c.static_steps
+        if not static:
+            batch = {name: rows[: c.layer_pairs] for name, rows in batch.items()}
         with torch.autocast(context.device.type, torch.bfloat16, enabled=c.bfloat16 and not static):
             a, b = encode_texts(model, [batch["a"], batch["b"]], depth=0 if static else None)
             writing = c.write_pairs > 0 and c.write_weight > 0 and not static

@@ -93,7 +93,8 @@ def token_vectors(
     u, s, _ = torch.svd_lowrank(pmi, q=min(rank + 16, size), niter=3)
     vectors = torch.zeros(size, width)
     vectors[:, :rank] = u[:, :rank] * s[:rank].sqrt()
-    return torch.nn.functional.normalize(vectors, dim=-1)
+    vectors = torch.nn.functional.normalize(vectors, dim=-1)
+    return vectors * (each > 0)[:, None]
 
 
 def _count(

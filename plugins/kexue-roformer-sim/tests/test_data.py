@@ -53,9 +53,9 @@ def test_a_bad_line_is_named_by_its_number(line: str, tmp_path: Path) -> None:
 
 
 def test_no_sentence_is_on_two_sides() -> None:
-    chain = [Pair(f"链{i}", f"链{i + 1}", 1.0, "chain") for i in range(25)]
+    chain = [Pair(f"链{i}", f"链{i + 1}", float(i % 2), "chain") for i in range(25)]
     given = pairs(3000) + chain
-    given += [Pair(p.a, f"又一个{i}", 0.0, "more") for i, p in enumerate(pairs(1500))]
+    given += [Pair(p.a, f"又一个{i}", float(i % 3 == 0), "more") for i, p in enumerate(pairs(1500))]
     train, val, test = divide(given)
     held = [[x for group in side.values() for x in group] for side in (val, test)]
     sides = [{t for p in part for t in (p.a, p.b)} for part in (train, *held)]
@@ -198,8 +198,8 @@ def test_pad_and_tokens() -> None:
     assert pad([[1, 2, 3], [4]], multiple=4).tolist() == [[1, 2, 3, 0], [4, 0, 0, 0]]
     assert pad([]).shape == (0, 0)
     tokenizer = Tokenizer(shipped_vocabulary())
-    (row,) = tokenizer.encode(["Ｈｅ said： 你好 Café"], 64)
-    assert tokenizer.decode(row).startswith(("he", "ｈｅ"))
+    (row,) = tokenizer.encode(["He said 你好, Café 12"], 64)
+    assert tokenizer.decode(row) == "he said你好,cafe 12"
     assert len(tokenizer.encode(["字" * 100], 10)[0]) == 10
     for wrong, message in (
         (["[PAD]", "[UNK]"], "no \\[CLS\\]"),
