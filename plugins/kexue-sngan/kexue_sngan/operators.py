@@ -120,7 +120,7 @@ def largest_singular_value(
         theta = max(0.0, float(values[-1]))
         residual = beta * abs(float(vectors[-1, -1]))
         # theta is sigma^2, so half of this is the relative error of sigma.
-        if residual <= tolerance * theta or beta <= 1e-12:
+        if residual <= tolerance * theta:  # also where both are 0
             break
         beside.append(beta)
         q = w / beta

@@ -114,14 +114,15 @@ class SNGANFashionConfig(SNGANConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SNGANFashionQuickConfig(SNGANFashionConfig):
-    """The same in a minute: half as wide, a few hundred steps, to see that everything works."""
+    """The same in half a minute: half as wide, a few steps, to see that everything works."""
 
-    steps: int = 400
+    steps: int = 200
+    batch_size: int = 32
     width: int = 16
     critic_width: int = 16
     ema: float = 0.98
-    evaluate_every: int = 200
-    preview_every: int = 200
+    evaluate_every: int = 100
+    preview_every: int = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +140,7 @@ class SNGANCelebAConfig(SNGANConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SNGANCelebAQuickConfig(SNGANCelebAConfig):
-    """The same in a minute, a few steps, to see that everything works."""
+    """The same in half a minute, to see that everything works."""
 
     steps: int = 60
     batch_size: int = 16
