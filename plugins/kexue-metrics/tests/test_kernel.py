@@ -58,6 +58,7 @@ def test_subsets_are_those_of_the_seed():
     assert same_size == pytest.approx(kernel_distance(a[:50], b), rel=1e-10)
 
 
+@pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance` will save:UserWarning")
 def test_torchmetrics_agrees():
     from torchmetrics.image.kid import KernelInceptionDistance
 
