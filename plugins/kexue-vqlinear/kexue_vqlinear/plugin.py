@@ -22,7 +22,7 @@ def kexue_components() -> Iterator[Spec]:
         tiny={"size": 8, "num_embeddings": 16, "dim": 8, "hidden": (8, 8), "blocks": 1},
     )
     yield ModelSpec(
-        name="code-prior",
+        name="code-transformer",
         factory="kexue_vqlinear.prior:CodePrior",
         config="kexue_vqlinear.prior:CodePriorConfig",
         summary="Causal transformer over a grid of codes; requires the codec that decodes them",
@@ -70,7 +70,7 @@ def kexue_components() -> Iterator[Spec]:
     yield RecipeSpec(
         name="simvq-prior-celeba",
         factory="kexue_vqlinear.prior_recipes:SimVQPriorCelebA",
-        model="code-prior",
+        model="code-transformer",
         data="nielsr/CelebA-faces",
         summary="Prior over the codes of simvq-celeba: samples 64x64 faces",
         post=6760,

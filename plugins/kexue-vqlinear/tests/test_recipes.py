@@ -104,7 +104,7 @@ def test_a_prior_is_trained_on_codes_and_samples_through_its_codec(
     training, validation = recipe.data(str(images), "train"), recipe.data(str(images), "val")
     assert (len(training), len(validation)) == (72, 4)  # each mirrored, and each as it is
     assert training.batch([5, 3])["codes"].shape == (2, 2, 2)
-    out = run(recipe, tmp_path / "prior", images, "code-prior")
+    out = run(recipe, tmp_path / "prior", images, "code-transformer")
     config = WeightsConfig.read(out / "weights")
     assert config.requires == (reference,)
     assert config.sampler is not None
