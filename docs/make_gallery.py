@@ -36,6 +36,7 @@ KEYS = {
     "samples": {"rows", "columns", "temperature"},
     "temperatures": {"rows", "temperatures"},
     "interpolation": {"rows", "columns", "temperature"},
+    "chains": {"rows", "columns", "start"},
 }
 
 
@@ -50,6 +51,9 @@ def draw(picture: Mapping[str, Any]) -> tuple[Tensor, int]:
     if unknown := set(picture) - KEYS[kind] - {"weights", "kind", "seed"}:
         raise ValueError(f"a picture of {kind} has no {', '.join(sorted(unknown))}")
     model: Any = kexue.load(picture["weights"], device="cpu")
+    if kind == "chains":  # of an energy, by the sampler of the weights
+        number, start = picture["rows"] * picture["columns"], picture["start"]
+        return kexue.sample(model, number, seed=picture["seed"], start=start), picture["columns"]
     _, options = api.sampling(model)
     rows, seed = picture.get("rows", 4), picture.get("seed", 0)
     temperature = picture.get("temperature", options.get("temperature", 1.0))
