@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kexue_core.errors import ConfigError, WeightsFormatError
 from kexue_flow.glow import LOGSCALE_FACTOR
 
 __all__ = ["from_normflows"]
@@ -31,19 +32,28 @@ def from_normflows(
 
     Args:
         tensors: ``state_dict()`` of the ``MultiscaleFlow``.
-        config: ``size`` and, where they are not the defaults, ``channels`` and ``bits``; the rest
-            is read off the tensors.
+        config: ``size``, and ``bits`` where they are not the default; the rest is read off the
+            tensors. ``kexue convert`` takes it from the ``config.json`` beside the checkpoint.
 
     Returns:
         State dict and arguments of :class:`~kexue_flow.glow.GlowConfig`.
 
     Raises:
-        ValueError: The tensors are of another kind of flow.
+        WeightsFormatError: The tensors are of another kind of flow.
+        ConfigError: ``size`` is missing; convolutions do not tell it.
     """
+    if "size" not in config:
+        raise ConfigError(
+            "A checkpoint of normflows does not tell the size of its images",
+            hint='Write {"size": 32}, say, into config.json beside it',
+        )
     try:
         return _convert(tensors, config)
     except KeyError as error:
-        raise ValueError(f"this is no Glow of normflows with GlowBase priors: no {error}") from None
+        raise WeightsFormatError(
+            f"This is no Glow of normflows with GlowBase priors: there is no {error}",
+            hint="Save the state_dict() of a MultiscaleFlow of GlowBlocks",
+        ) from None
 
 
 def _convert(
@@ -62,9 +72,11 @@ def _convert(
         last = level == levels - 1
         state |= _prior(tensors, f"q0.{there}", f"levels.{level}.prior", last=last)
     first = tensors[f"flows.0.0.{_NET}.0.weight"]
+    finest = tensors[f"flows.{max(levels, 1) - 1}.0.flows.2.s"]
     outputs = len(tensors[f"flows.0.0.{_NET}.4.weight"])
     found = {
         **config,
+        "channels": finest.numel() // 4,  # after the first squeeze
         "levels": levels,
         "steps": steps,
         "hidden": len(first),

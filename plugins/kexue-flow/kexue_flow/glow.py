@@ -650,7 +650,10 @@ class _Reversible(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_log_det: Tensor) -> tuple[Any, ...]:
         y = ctx.saved_tensors[0]
-        gradients: list[Tensor | None] = []
+        # Room for all gradients at once: made one by one among the activations, they leave holes
+        # in the heap that cost as much as the activations of many steps.
+        room = {p: torch.empty_like(p) for step in ctx.steps for p in _learned(step)}
+        gradients: dict[nn.Parameter, Tensor | None] = dict(room)
         for step in reversed(ctx.steps):
             x = step.inverse(y, ctx.net_dtype).requires_grad_()
             learned = _learned(step)
@@ -659,10 +662,11 @@ class _Reversible(torch.autograd.Function):
             pairs = zip(outputs, (grad_y, grad_log_det), strict=True)
             asked, given = zip(*((out, g) for out, g in pairs if out.requires_grad), strict=True)
             # A step may change a part of x alone, and leave parameters of the others unused.
-            grad_y, *rest = torch.autograd.grad(asked, [x, *learned], given, allow_unused=True)
-            gradients[:0] = rest
+            grad_y, *found = torch.autograd.grad(asked, [x, *learned], given, allow_unused=True)
+            for p, gradient in zip(learned, found, strict=True):
+                gradients[p] = None if gradient is None else room[p].copy_(gradient)
             y = x.detach()
-        return None, None, grad_y, *gradients
+        return None, None, grad_y, *gradients.values()
 
 
 def squeeze(x: Tensor) -> Tensor:

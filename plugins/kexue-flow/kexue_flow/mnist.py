@@ -40,7 +40,7 @@ class NICEMNISTConfig(FlowRecipeConfig):
     hidden: int = 512
     depth: int = 5
     partition: str = "parity"
-    prior: str = "normal"
+    prior: str = "logistic"
 
 
 class NICEMNIST(FlowRecipe):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kexue_core import LossSpec, ModelSpec, RecipeSpec, hookimpl
+from kexue_core import AdapterSpec, LossSpec, ModelSpec, RecipeSpec, hookimpl
 from kexue_core.specs import Spec
 
 
 @hookimpl
 def kexue_components() -> Iterator[Spec]:
-    """Declare the models, losses and recipes."""
+    """Declare the models, losses, recipes and adapters."""
     yield ModelSpec(
         name="glow",
         factory="kexue_flow.glow:Glow",
@@ -92,4 +92,13 @@ def kexue_components() -> Iterator[Spec]:
         data="ylecun/mnist",
         summary="28x28 MNIST at 8 bits, three scales; twenty minutes of one core",
         post=5807,
+    )
+    yield AdapterSpec(
+        name="normflows-glow",
+        factory="kexue_flow.adapters:from_normflows",
+        model="glow",
+        formats=("pickle", "safetensors"),
+        summary="A Glow of normflows, saved as the state_dict of its MultiscaleFlow",
+        post=5807,
+        papers=("1807.03039",),
     )

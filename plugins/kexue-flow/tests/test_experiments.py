@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 import torch
 from kexue_flow.attributes import Attributes, area_under_curve
-from kexue_flow.experiments import VARIANTS, AffineCoupling, Permutation, SmallGlow, SplitPrior
+from kexue_flow.experiments import (
+    VARIANTS,
+    AffineCoupling,
+    Checkerboard,
+    NICEPrior,
+    Permutation,
+    SmallGlow,
+    SplitPrior,
+)
 from kexue_flow.experiments import SmallGlowConfig as Config
 from kexue_flow.glow import Glow, GlowConfig
 from kexue_flow.pictures import Interpolation, Temperature
@@ -22,6 +30,7 @@ from PIL import Image
 from kexue_core.errors import DataError
 from kexue_core.experiments import Results, RunContext, RunResult
 from kexue_core.reproduce import entries, load_experiment, reproduce
+from kexue_core.training.records import ResultRecord
 
 TINY = {"steps": 4, "batch_size": 8, "depth": 1, "hidden": 8, "warmup": 1}
 
@@ -50,6 +59,38 @@ def test_variants_differ_from_base_in_one_part(experiment: Any) -> None:
         differing = {key for key in base if base[key] != other[key]}
         assert differing == set(VARIANTS[variant])
         assert len(differing) == (variant != "base")
+
+
+@pytest.mark.parametrize("experiment", [NICEPrior, Checkerboard])
+def test_two_variants_differ_in_one_part(experiment: Any) -> None:
+    one, other = (experiment().settings(v, quick=False) for v in experiment.variants)
+    [differing] = [key for key in one if one[key] != other[key]]
+    for variant, value in zip(experiment.variants, (one, other), strict=True):
+        flow = experiment.recipe(experiment()._config(variant, quick=False)).flow()
+        assert getattr(flow.config, differing) == value[differing]
+
+
+@pytest.mark.parametrize(("worse", "holds"), [(4.04, True), (4.06, False), (3.5, True)])
+def test_the_criterion_of_the_checkerboard(worse: float, holds: bool) -> None:
+    def run(variant: str, seed: int, bits: float) -> RunResult:
+        record = ResultRecord(
+            metric="bits_per_dim",
+            value=bits,
+            dataset="",
+            split="val",
+            n=1,
+            seed=seed,
+            command="",
+            weights="",
+            versions={},
+            device="cpu",
+        )
+        return RunResult(variant=variant, seed=seed, records=(record,))
+
+    runs = [
+        run(v, s, bits) for s in (0, 1) for v, bits in (("checkerboard", 4.0), ("channels", worse))
+    ]
+    assert Checkerboard().verdict(Results(runs)).holds is holds
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -15,6 +15,10 @@ from kexue_flow.glow import Glow, GlowConfig
 from safetensors.torch import load_file
 from torch import Tensor
 
+from kexue_core.errors import ConfigError, WeightsFormatError
+from kexue_core.hub import conversion
+from kexue_core.loading import load_folder
+
 DATA = Path(__file__).parent / "data"
 
 FIXTURES = ("normflows-affine-lu", "normflows-additive-dense")
@@ -27,7 +31,7 @@ def read(name: str) -> tuple[dict[str, Tensor], Tensor, Tensor]:
 
 
 def convert(state: dict[str, Tensor]) -> Glow:
-    ours, config = from_normflows(state, {"size": 8, "channels": 1})
+    ours, config = from_normflows(state, {"size": 8})
     glow = Glow(GlowConfig(**config)).double()
     glow.load_state_dict(ours, strict=True)
     return glow
@@ -61,16 +65,28 @@ _FIXED = ("eye", "P", "sign_S", "data_dep_init_done")
 
 
 def test_config_is_read_off_the_tensors() -> None:
-    _, config = from_normflows(read("normflows-additive-dense")[0], {"size": 8, "channels": 1})
+    _, config = from_normflows(read("normflows-additive-dense")[0], {"size": 8, "bits": 8})
+    assert (config["size"], config["channels"], config["bits"]) == (8, 1, 8)
     assert (config["levels"], config["steps"], config["hidden"]) == (2, 2, 8)
     assert (config["coupling"], config["permutation"]) == ("additive", "conv")
 
 
 def test_other_flows_are_refused() -> None:
     state, _, _ = read("normflows-affine-lu")
-    with pytest.raises(ValueError, match="no Glow of normflows"):
-        from_normflows(
-            {k: v for k, v in state.items() if "loc_logs" not in k}, {"size": 8, "channels": 1}
-        )
-    with pytest.raises(ValueError, match="no Glow of normflows"):
-        from_normflows({"weight": torch.zeros(1)}, {"size": 8, "channels": 1})
+    with pytest.raises(WeightsFormatError, match="no Glow of normflows"):
+        from_normflows({k: v for k, v in state.items() if "loc_logs" not in k}, {"size": 8})
+    with pytest.raises(WeightsFormatError, match="no Glow of normflows"):
+        from_normflows({"weight": torch.zeros(1)}, {"size": 8})
+    with pytest.raises(ConfigError, match="size of its images"):
+        from_normflows(state, {})
+
+
+def test_kexue_convert_makes_a_folder_of_weights_of_a_checkpoint(tmp_path: Path) -> None:
+    state, x, log_prob = read("normflows-affine-lu")
+    torch.save(state, tmp_path / "glow.pt")
+    (tmp_path / "config.json").write_text('{"size": 8}')
+    done = conversion.convert(tmp_path / "glow.pt", tmp_path / "weights", adapter="normflows-glow")
+    assert done.adapter == "kexue-flow::normflows-glow"
+    with torch.no_grad():
+        ours = load_folder(tmp_path / "weights", dtype=torch.float64).log_prob(x)
+    torch.testing.assert_close(ours, log_prob, rtol=0, atol=1e-9)
