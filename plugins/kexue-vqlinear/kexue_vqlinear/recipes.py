@@ -58,7 +58,7 @@ class SimVQCelebAConfig(RecipeConfig):
         flip: Mirror images at random.
     """
 
-    steps: int = 2_800
+    steps: int = 2_400
     batch_size: int = 32
     ema: float = 0.0
     evaluate_every: int = 1_000

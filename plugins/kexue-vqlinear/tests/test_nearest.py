@@ -65,6 +65,15 @@ def test_what_is_not_finite_is_refused(bad: float, side: str) -> None:
         nearest(z, table)
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("place", [0, CODES + 3, 2 * CODES + 7])
+def test_one_bad_code_among_many_is_refused(bad: float, place: int) -> None:
+    table = torch.ones(2 * CODES + 8, 2)
+    table[place, 0] = bad
+    with pytest.raises(ValueError, match="NaN, infinite, or too large"):
+        nearest(torch.ones(3, 2), table)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_searched_in_float32(dtype: torch.dtype) -> None:
     torch.manual_seed(0)

@@ -220,7 +220,7 @@ def test_averages_follow_their_formula() -> None:
     quantizer = make("vq-ema", decay=0.9, threshold=0.0).double()
     assert isinstance(quantizer, EMAVQ)
     start = quantizer.embedding.clone()
-    size, total = quantizer.cluster_size.double(), quantizer.cluster_sum.double()
+    size, total = quantizer.cluster_size.clone(), quantizer.cluster_sum.clone()
     for seed in range(3):
         z = inputs(30, DIM, seed=seed).double()
         codes = quantizer(z).codes
@@ -402,6 +402,23 @@ def test_autocast_around_it_changes_nothing() -> None:
     assert torch.equal(found.codes, expected.codes)
     assert torch.equal(found.quantized, expected.quantized)
     assert torch.equal(found.loss, expected.loss)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("estimator", ["ste", "rotation"])
+def test_half_precision_comes_out_in_the_codebooks_type(name: str, estimator: Any) -> None:
+    if (name, estimator) == ("fsq", "rotation"):
+        return
+    quantizer = make(name, estimator=estimator)
+    z = inputs(32, DIM).bfloat16().requires_grad_()
+    quantized, _, loss, _ = quantizer(z)
+    assert quantized.dtype == loss.dtype == torch.float32
+    (loss + quantized.sum()).backward()
+    assert z.grad is not None
+    assert z.grad.isfinite().all()
+    quantizer.eval()
+    found = quantizer(z)
+    assert torch.equal(quantizer.from_codes(found.codes), found.quantized)
 
 
 def test_it_runs_without_kexue(tmp_path: Path) -> None:
