@@ -54,9 +54,9 @@ EQUAL = 0.05
 class SmallCodecConfig(SimVQCelebAConfig):
     """A codec of 32x32 faces, 8x8 codes, that one core trains in a minute or two."""
 
-    steps: int = 300
-    evaluate_every: int = 100
-    checkpoint_every: int = 150
+    steps: int = 240
+    evaluate_every: int = 80
+    checkpoint_every: int = 120
     size: int = 32
     hidden: tuple[int, ...] = (32, 64)
     dim: int = 32
