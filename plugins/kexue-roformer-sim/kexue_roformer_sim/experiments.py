@@ -47,6 +47,7 @@ SMALL: Mapping[str, Any] = {
     "evaluate_every": 0,
     "checkpoint_every": 200,
     "warmup": 50,
+    "questions": 20,
 }
 
 
@@ -168,6 +169,7 @@ class Parts(Experiment):
             "evaluate_every": 0,
             "checkpoint_every": 200,
             "warmup": 20,
+            "questions": 20,
         }
 
 
@@ -224,7 +226,7 @@ class Seeds(Experiment):
         settings: dict[str, Any] = {"static_steps": static, "steps": static + more}
         if variant == "static":
             settings = {"static_steps": static, "steps": static, "layers": 0, "write_pairs": 0}
-        return TinyConfig(evaluate_every=0, checkpoint_every=250, **settings)
+        return TinyConfig(evaluate_every=0, checkpoint_every=250, questions=20, **settings)
 
 
 class Rewriting(Experiment):

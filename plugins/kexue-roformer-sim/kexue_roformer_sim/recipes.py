@@ -30,9 +30,6 @@ __all__ = ["SimConfig", "SimRecipe", "encode_texts", "holes_in", "questions_of",
 #: Texts that go through the net at once, sorted by length: little padding, and still in cache.
 CHUNK = 64
 
-#: Held-out questions that are rewritten when weights are measured whole.
-QUESTIONS = 200
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimConfig(RecipeConfig):
@@ -50,6 +47,7 @@ class SimConfig(RecipeConfig):
         write_weight: Weight of that loss.
         corrupted: Share of the texts to rewrite that get holes.
         holes: Share of a text's tokens that are chosen then.
+        questions: Held-out questions that are rewritten when weights are measured whole.
     """
 
     initial: str = ""
@@ -70,6 +68,7 @@ class SimConfig(RecipeConfig):
     write_weight: float = 1.0
     corrupted: float = 0.5
     holes: float = 0.15
+    questions: int = 200
 
 
 class SimRecipe(Recipe):
@@ -135,8 +134,8 @@ class SimRecipe(Recipe):
                 labels = [p.label for p in pairs]
                 floor = 100 * spearman(tfidf_cosines(pairs), labels)
                 values[f"tfidf_spearman_{_metric(name)}"] = floor
-            if model.head is not None:
-                values |= measure_rewrites(model, questions_of(data))
+            if model.head is not None and self.config.questions:
+                values |= measure_rewrites(model, questions_of(data, self.config.questions))
         return values
 
     def preprocess(self) -> Mapping[str, Any]:
@@ -269,7 +268,7 @@ def holes_in(
     )
 
 
-def questions_of(data: HeldOut, count: int = QUESTIONS) -> list[str]:
+def questions_of(data: HeldOut, count: int) -> list[str]:
     """Held-out texts spread over the sets of questions, or over all where there are none."""
     groups = data.groups()
     asked = {n: g for n, g in groups.items() if n.startswith(("lcqmc", "bq", "afqmc", "atec"))}
