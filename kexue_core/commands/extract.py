@@ -145,15 +145,19 @@ def _rows(
         return [(text, None, None, None, None)]
     found = []
     for i, fact in enumerate(facts):
-        pieces = (_words(fact.get(key)) for key in ("subject", "predicate", "object"))
+        subject, predicate, object_ = (
+            _words(fact.get(key)) for key in ("subject", "predicate", "object")
+        )
         score = fact.get("score")
         shown = f"{score:.3f}" if isinstance(score, float) else None
-        found.append((text if i == 0 else "", *pieces, shown))
+        found.append((text if i == 0 else "", subject, predicate, object_, shown))
     return found
 
 
 def _words(piece: Any) -> str | None:
-    return str(piece["text"]) if isinstance(piece, Mapping) else piece
+    if isinstance(piece, Mapping):
+        piece = piece.get("text")
+    return None if piece is None else str(piece)
 
 
 def _escaped(line: str) -> str:

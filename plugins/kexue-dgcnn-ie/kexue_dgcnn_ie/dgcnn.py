@@ -34,7 +34,7 @@ SUBJECT_POINTS = 6
 SIMILAR = 0.8
 #: Texts of a block: few while training, whose scores then stay in the cache; more where the kernel
 #: sees to that.
-BLOCK, BLOCK_FUSED = 4, 64
+BLOCK, BLOCK_FUSED = 4, 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,7 +309,8 @@ class SelfAttention(nn.Module):
         """The same by torch's fused kernel, faster in float32, whose backward is three times as
         slow as the plain one.
         """
-        out = F.scaled_dot_product_attention(*_wide(heads), attn_mask=~past[:, None, None])
+        q, k, v = _wide(heads).unbind(0)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=~past[:, None, None])
         return out.to(heads.dtype)
 
 
@@ -500,7 +501,7 @@ class DGCNN(nn.Module):
         single = torch.einsum("pi,otki->tkpo", self.position.weight, taps)  # (3, 2, positions, d)
         offset = torch.arange(-most, most + 1, device=spans.device)
         near = (offset + torch.arange(-1, 2, device=spans.device)[:, None]).abs().clamp(max=most)
-        table = sum(single[tap].index_select(1, near[tap]) for tap in range(3))
+        table = torch.stack([single[tap].index_select(1, near[tap]) for tap in range(3)]).sum(0)
         whole = F.linear(vectors, taps.sum(1).flatten(1), linear.bias).index_select(0, own.text)
         place = own.position[:, None] - spans[own.text] + most  # (N', 2)
         part = whole + table[0].index_select(0, place[:, 0]) + table[1].index_select(0, place[:, 1])

@@ -120,7 +120,7 @@ class _Parts(Experiment):
 
 
 def _config(variant: str, *, quick: bool) -> SmallConfig:
-    budget = {"steps": 40, "warm_up": 10, "evaluate_every": 20} if quick else {}
+    budget: dict[str, Any] = {"steps": 40, "warm_up": 10, "evaluate_every": 20} if quick else {}
     return SmallConfig(**budget, **VARIANTS[variant])
 
 

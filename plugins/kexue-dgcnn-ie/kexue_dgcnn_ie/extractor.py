@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,6 +65,7 @@ class TripleExtractor(DGCNN):
         self.schema = Schema(tuple(f"predicate-{i}" for i in range(config.predicates)))
         self.lexicon = Lexicon([str(i) for i in range(config.words - 1)])
         self.dictionary: distant.Dictionary | None = None
+        self._copy: tuple[Any, TripleExtractor] | None = None
 
     def load_assets(self, folder: Path) -> None:
         """Read ``vocabulary.json`` and ``schema.json``; with word vectors ``words.json`` too."""
@@ -162,6 +164,7 @@ class TripleExtractor(DGCNN):
         texts: Sequence[str],
         *,
         batch_size: int = 64,
+        dtype: Literal["auto", "float32", "bfloat16"] | None = None,
         start_threshold: float | None = None,
         end_threshold: float | None = None,
     ) -> list[list[Fact]]:
@@ -174,9 +177,22 @@ class TripleExtractor(DGCNN):
         Args:
             texts: Any; an empty one has no facts.
             batch_size: Windows that are read at once; it changes nothing but speed and memory.
+            dtype: What to compute in; ``None`` for that of the weights, ``"auto"`` for bfloat16
+                where the processor has instructions for it, and else float32. Another one than the
+                weights' makes a copy of them, which is kept until they change.
             start_threshold, end_threshold: Probabilities above which a character is a start, or an
                 end; those of the config where ``None``.
         """
+        if (
+            dtype is not None
+            and _dtype(dtype, self.character.weight) != self.character.weight.dtype
+        ):
+            return self._in(_dtype(dtype, self.character.weight)).extract(
+                texts,
+                batch_size=batch_size,
+                start_threshold=start_threshold,
+                end_threshold=end_threshold,
+            )
         size = self.config.positions
         pieces = [
             Piece(text[a:b], i, a)
@@ -190,6 +206,19 @@ class TripleExtractor(DGCNN):
             self._extract(pieces[i : i + batch_size], found, start_threshold, end_threshold)
         order = self.schema.predicates
         return [distinct(with_inverses(facts, self.schema.inverse), order) for facts in found]
+
+    def _in(self, dtype: torch.dtype) -> TripleExtractor:
+        """A copy in another dtype, made anew only after a parameter has changed."""
+        state = dtype, tuple((id(p), p._version) for p in self.parameters())
+        if self._copy is None or self._copy[0] != state:
+            self._copy = None
+            copy_ = copy.deepcopy(self).to(dtype)
+            # In a tuple, so that it is no submodule: it is neither trained nor saved.
+            self._copy = state, copy_
+        found = self._copy[1]
+        found.train(self.training)
+        found.dictionary = self.dictionary
+        return found
 
     def _extract(
         self,
@@ -221,6 +250,20 @@ class TripleExtractor(DGCNN):
                     "score": beliefs[k] * score,
                 }
             )
+
+
+def _dtype(name: str, like: Tensor) -> torch.dtype:
+    """The dtype of a name, for tensors where ``like`` is."""
+    if name == "auto":
+        if like.device.type == "cpu":
+            fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        else:
+            fast = like.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise ValueError(f"dtype must be auto, {' or '.join(known)}, not {name!r}")
+    return known[name]
 
 
 def _cut(piece: Piece, first: int, last: int) -> dict[str, str | int]:

@@ -108,6 +108,24 @@ def test_thresholds_are_options() -> None:
     assert sum(map(len, many)) > sum(map(len, few)) > sum(map(len, none)) == 0
 
 
+def test_another_dtype_is_a_copy_that_keeps_up(tmp_path: Path) -> None:
+    model = eager().float()
+    plain = model.extract(TEXTS, dtype="float32")
+    rounded = model.extract(TEXTS, dtype="bfloat16")
+    assert same(plain, model.extract(TEXTS))
+    assert not same(plain, rounded)
+    assert same(rounded, model.bfloat16().extract(TEXTS))
+    model = eager().float()
+    assert model.extract(TEXTS, dtype="bfloat16")
+    with torch.no_grad():
+        model.subject.bias.fill_(-20)  # no more subjects
+    assert not any(model.extract(TEXTS, dtype="bfloat16"))
+    assert len(list(model.modules())) == len(list(eager().modules()))
+    assert model.extract(TEXTS, dtype="auto") is not None
+    with pytest.raises(ValueError, match="dtype must be auto"):
+        model.extract(TEXTS, dtype="float8")  # type: ignore[arg-type]
+
+
 def test_vocabulary_and_schema_lie_beside_the_weights(tmp_path: Path) -> None:
     model = eager(words=3, word_width=4)
     vocabulary = Vocabulary("".join(chr(0x4E00 + i) for i in range(298)))
