@@ -188,7 +188,7 @@ def test_completion_knows_verbs_options_and_weights(kexue, toys):
         assert done.stderr == ""
         return [line.partition(",")[2] for line in done.stdout.split()]
 
-    assert complete("kexue s") == ["show", "sample", "score"]
+    assert complete("kexue s") == ["show", "sample", "score", "similar"]
     assert complete("kexue show toy-") == ["toy-bears", "toy-faces"]
     assert complete("kexue sample toy-f") == ["toy-faces"]
     assert "--temperature" in complete("kexue sample --te")
