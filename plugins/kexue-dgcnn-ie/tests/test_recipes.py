@@ -59,7 +59,7 @@ def losses(folder: Path) -> list[float]:
 
 
 def test_it_learns_to_extract(corpus: Path, tmp_path: Path) -> None:
-    folder = run(corpus, tmp_path / "run", steps=150, evaluate_every=0, swap=0.2, dropout=0.1)
+    folder = run(corpus, tmp_path / "run", steps=250, evaluate_every=0, swap=0.1, dropout=0.1)
     records = {r.metric: r for r in read_records(folder / "results.jsonl")}
     assert records["f1"].value > 0.9
     assert records["f1"].n == 20
@@ -156,7 +156,7 @@ def test_lines_are_joined() -> None:
 
 
 def test_settings_that_are_refused(tmp_path: Path) -> None:
-    for wrong in ({"subjects": 0}, {"pretrain_steps": 30_000}, {"pretrain_share": 1.0}):
+    for wrong in ({"subjects": 0}, {"pretrain_steps": 10**9}, {"pretrain_share": 1.0}):
         with pytest.raises(ValueError, match="must be"):
             DGCNNDuIEConfig(**wrong)  # type: ignore[arg-type]
     recipe = DGCNNDuIE(DGCNNDuIEConfig())
