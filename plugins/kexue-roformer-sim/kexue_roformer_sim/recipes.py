@@ -85,6 +85,10 @@ class SimRecipe(Recipe):
         """Pairs of a file or folder: ``train`` as tokens, ``val`` and ``test`` by their source."""
         corpus = self._read(source)
         if split == "train":
+            if not corpus.train:
+                raise DataError(
+                    f"{corpus.name} is held out by its name", hint="Name other pairs to train on"
+                )
             self._train = TokenPairs(
                 corpus.name, corpus.train, self._make_tokenizer(corpus), self.config.max_length
             )

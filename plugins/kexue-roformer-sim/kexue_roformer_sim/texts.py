@@ -76,7 +76,8 @@ def read_pairs(path: Path) -> list[Pair]:
 
 
 def read_corpus(source: Path) -> Corpus:
-    """The pairs of a file, or of all files of a folder.
+    """The pairs of a file, or of all files of a folder. A file that is held out by its name, as
+    ``stsb.test.tsv``, is for measuring alone.
 
     A folder with a ``train_pool`` is that pool with its own column of sources, ``stsb.train`` with
     its grades instead of the pool's, and texts without partner: the sets that it was mixed from
@@ -86,7 +87,11 @@ def read_corpus(source: Path) -> Corpus:
         DataError: There is nothing to train on, or a file is malformed.
     """
     if source.is_file():
-        train, val, test = divide(read_pairs(source))
+        pairs = read_pairs(source)
+        if _held_out(source):  # to measure on, whole
+            whole = {_set(source): tuple(pairs)}
+            return Corpus(_stem(source), (), whole, whole, ())
+        train, val, test = divide(pairs)
         return Corpus(_stem(source), train, val, test, ())
     if not source.is_dir():
         raise DataError(f"{source} does not exist", hint="Name a file of pairs or a folder of them")

@@ -95,6 +95,9 @@ def test_a_folder_keeps_held_out_files_apart(tmp_path: Path) -> None:
     held = {t for g in (*corpus.val.values(), *corpus.test.values()) for p in g for t in p[:2]}
     assert not trained & held
     assert corpus.texts == ("独自一句",)
+    alone = read_corpus(tmp_path / "other.test.tsv")
+    assert len(alone.test["other"]) == 55
+    assert not alone.train
     with pytest.raises(DataError, match="does not exist"):
         read_corpus(tmp_path / "gone")
     (tmp_path / "empty").mkdir()

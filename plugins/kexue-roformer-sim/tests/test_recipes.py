@@ -140,6 +140,11 @@ def test_the_stages_follow_one_another(corpus: Path, tmp_path: Path) -> None:
 def test_what_is_missing_is_said(corpus: Path) -> None:
     with pytest.raises(DataError, match="no default data"):
         tiny().data(None, "train")
+    held = corpus.rename(corpus.with_name("pairs.test.jsonl"))
+    assert len(tiny().data(str(held), "test")) == 400
+    with pytest.raises(DataError, match="held out"):
+        tiny().data(str(held), "train")
+    held.rename(corpus)
     with pytest.raises(ConfigError, match="teacher"):
         Stage2(Stage2Config(**SMALL)).data(str(corpus), "train")
 
