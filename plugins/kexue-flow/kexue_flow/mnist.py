@@ -19,7 +19,7 @@ from kexue_flow.recipes import FlowRecipe, FlowRecipeConfig
 __all__ = ["NICEMNIST", "NICEMNISTConfig", "RealNVPMNIST", "RealNVPMNISTConfig"]
 
 DATA = "MNIST (LeCun, Cortes & Burges, The MNIST database of handwritten digits, 1998)"
-TERMS = "MNIST is offered for any use, and so are these weights."
+TERMS = "MNIST is freely used; the weights are under the MIT licence."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +79,9 @@ class NICEMNIST(FlowRecipe):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealNVPMNISTConfig(FlowRecipeConfig):
     """Three scales of [2], with one residual block a coupling.
+
+    The statistics of normalisation are the latest and the evaluated weights an average, which only
+    agree once the learning rate has fallen: figures during a run are too high, the last is not.
 
     Attributes:
         levels: Scales.

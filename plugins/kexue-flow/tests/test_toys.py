@@ -1,4 +1,4 @@
-"""A flow that is trained on points finds their density; with a wrong log-determinant it does not."""
+"""Flows find the density of points that they are trained on; with a wrong sign they do not."""
 
 from __future__ import annotations
 
