@@ -144,7 +144,7 @@ def _signature(name: str, value: Any) -> str:
     except (TypeError, ValueError):
         signature = ""
     # Annotations are strings already; defaults that are objects would print an address.
-    plain = re.sub(r"<factory>|<[^<>]* object at 0x[0-9a-f]+>", "...", signature)
+    plain = re.sub(r"<factory>|<(?:[^<>]|<lambda>)* at 0x[0-9a-f]+>", "...", signature)
     return kind + name + plain.replace("'", "")
 
 
