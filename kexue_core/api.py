@@ -127,7 +127,7 @@ def _load(
     if parsed.kind == "name":
         entry = load_registry().find(parsed)
         require_plugin(entry.plugin, f"{entry.name} needs")
-        warn_deprecated(entry.name, entry.deprecated, stacklevel=2)
+        warn_deprecated(entry.name, entry.deprecated, stacklevel=3)
     from kexue_core.hub import locate
 
     located = locate(parsed, download=download)

@@ -134,7 +134,7 @@ def fill_leftovers(
 def _unsaved(module: nn.Module, loaded: Collection[int]) -> Iterator[tuple[str, Any]]:
     """Names and values of the attributes of one module that hold tensors of no state dict.
 
-    A list of nothing but loaded tensors is none: ``nn.GRU`` keeps one of its own weights up to date.
+    A list of nothing but loaded tensors is none: ``nn.GRU`` keeps one of its own weights.
     """
     for name, buffer in module.named_buffers(recurse=False):
         if id(buffer) not in loaded:

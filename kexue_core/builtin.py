@@ -41,4 +41,5 @@ def kexue_components() -> Iterator[Spec]:
             "temperature": Option(default=0.0, help="of the draw; 0 is the prior's mean"),
             "first": Option(default=0, help="rows begin with this dimension of the order, from 0"),
         },
+        tiny={"temperature": 1.0},
     )

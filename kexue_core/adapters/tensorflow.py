@@ -74,14 +74,12 @@ def read_bundle(prefix: Path) -> dict[str, Any]:
     try:
         header = _message(table[0][1])
         entries = [(name, _message(value)) for name, value in table[1:]]
-        if header.get(2, [0])[0]:
+        if _number(header, 2):
             raise ValueError("its numbers are big-endian")
-        shards = int(header.get(1, [1])[0])
+        shards = _number(header, 1, 1)
         data = _Shards(prefix, shards)
         return {
-            name: _array(name, entry, data)
-            for name, entry in entries
-            if entry.get(1, [0])[0] != _TEXT
+            name: _array(name, entry, data) for name, entry in entries if _number(entry, 1) != _TEXT
         }
     except FileNotFoundError as error:
         raise NotFoundError(
@@ -116,20 +114,20 @@ class _Shards:
 def _array(name: str, entry: dict[int, list[Any]], data: _Shards) -> Any:
     if 7 in entry:
         raise ValueError(f"{name} is partitioned")
-    number = int(entry.get(1, [0])[0])
+    number = _number(entry, 1)
     dtype = _DTYPES.get(number)
     if dtype is None:
         raise ValueError(f"{name} has dtype {number}, which is not read")
     shape = []
-    for dimension in _message(entry.get(2, [b""])[0]).get(2, []):
-        size = int(_message(dimension).get(1, [0])[0])
+    for dimension in _message(_bytes(entry, 2)).get(2, []):
+        size = _number(_message(_bytes({2: [dimension]}, 2)), 1)
         if size >= 1 << 63:
             raise ValueError(f"{name} has no fixed shape")
         shape.append(size)
-    size = int(entry.get(5, [0])[0])
+    size = _number(entry, 5)
     if size != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{name} has {size} bytes, which is not what {shape} of {dtype} takes")
-    raw = data.read(int(entry.get(3, [0])[0]), int(entry.get(4, [0])[0]), size)
+    raw = data.read(_number(entry, 3), _number(entry, 4), size)
     # A copy: offsets in the file are not aligned, and the map must not outlive the file.
     return np.frombuffer(raw.tobytes(), dtype).reshape(shape).copy()
 
@@ -183,6 +181,22 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
     raise ValueError("a number has no end")
+
+
+def _number(message: dict[int, list[Any]], field: int, default: int = 0) -> int:
+    """The value of a field of the kind number; a damaged tag makes it another kind."""
+    value = message.get(field, [default])[0]
+    if not isinstance(value, int):
+        raise ValueError(f"field {field} is no number")
+    return value
+
+
+def _bytes(message: dict[int, list[Any]], field: int) -> bytes:
+    """The value of a field that is itself a message."""
+    value = message.get(field, [b""])[0]
+    if not isinstance(value, bytes):
+        raise ValueError(f"field {field} is no message")
+    return value
 
 
 def _message(data: bytes) -> dict[int, list[Any]]:

@@ -78,7 +78,7 @@ def test_no_color_is_honoured(terminal, toys):
         (["--license", "NONCOMMERCIAL"], ["toy-faces"]),
         (["--capability", "interpolate"], ["toy-bears"]),
         (["--installed"], ["toy-bears", "toy-faces"]),
-        (["--kind", "model"], ["glow", "toy"]),
+        (["--kind", "model"], ["glow", "nice", "realnvp", "toy"]),
         (["--kind", "model", "--capability", "embed"], []),
         (["--kind", "loss", "toy"], ["toy-loss"]),
         (["--kind", "recipe", "toy"], ["toy-recipe"]),
