@@ -38,9 +38,9 @@ _VERBS = Column("verbs", least=11, drop=2)
 
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "weights": (
-        Column("name", least=14),
-        Column("plugin", least=8, drop=6),
-        Column("model", least=6, drop=5),
+        Column("name"),
+        Column("plugin", drop=6),
+        Column("model", drop=5),
         Column("verbs", least=11, drop=2),
         Column("size", align="right", drop=3),
         Column("license", least=12, drop=1),  # terms are the last thing to leave out
