@@ -124,8 +124,8 @@ class VAEMnist(Recipe):
         "pixel 1 with probability grey value / 255 (no threshold), by torch.Generator with seed 0; "
         "the sha256 in a result's record is of the binary array. Training images are binarised "
         "anew whenever they are drawn",
-        license="CC-BY-SA-3.0",
-        terms="MNIST is under CC BY-SA 3.0, and so are these weights.",
+        license="MIT",
+        terms="MNIST is freely used; the weights are under the MIT licence.",
         limits="28x28 binary digits. The likelihood is a lower bound (IWAE-500), and comparable "
         "only with figures of the same binarisation and a similar k.",
     )
