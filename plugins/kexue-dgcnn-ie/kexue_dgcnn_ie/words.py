@@ -31,7 +31,7 @@ def segment(text: str) -> list[str]:
         ConfigError: jieba is not installed.
     """
     try:
-        import jieba  # type: ignore[import-untyped, unused-ignore]
+        import jieba  # type: ignore[import-untyped, import-not-found, unused-ignore]
     except ImportError as error:
         raise ConfigError(
             "Word vectors need jieba to find words", hint='pip install "kexue-dgcnn-ie[words]"'
