@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kexue_core.statistics import area_under_curve
 from kexue_core.training import Dataset
 
-__all__ = ["GaussianScore", "area_under_curve", "compare_scores", "grey_fraction", "images_of"]
+__all__ = ["GaussianScore", "compare_scores", "grey_fraction", "images_of"]
 
 #: Images scored at once.
 BATCH = 250
@@ -30,17 +31,6 @@ FITTED = 20_000
 RIDGE = 1e-2
 #: Levels below this are black, above 1 - this white.
 BLACK = 0.05
-
-
-def area_under_curve(outside: Tensor, inside: Tensor) -> float:
-    """Share of pairs in which the score of ``outside`` (n,) is above ``inside`` (m,); ties half."""
-    both = torch.cat([outside, inside]).double()
-    _, place, counts = torch.unique(both, return_inverse=True, return_counts=True)
-    # Mean rank of each value, from 1.
-    ranks = counts.cumsum(0) - (counts - 1) / 2
-    n, m = len(outside), len(inside)
-    total = ranks[place[:n]].sum() - n * (n + 1) / 2
-    return float(total / (n * m))
 
 
 def grey_fraction(images: Tensor) -> Tensor:

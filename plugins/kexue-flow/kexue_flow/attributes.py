@@ -23,6 +23,7 @@ from torch import Tensor
 from kexue_core.errors import DataError
 from kexue_core.experiments import Curve, Results, RunContext, Verdict
 from kexue_core.images import grid
+from kexue_core.statistics import area_under_curve
 from kexue_core.training.data.celeba import FRAME_BOX, FRAMES
 from kexue_core.training.data.images import Images
 from kexue_core.training.data.npz import read_npz
@@ -31,7 +32,7 @@ from kexue_core.training.recipe import Split
 from kexue_core.training.records import ResultRecord
 from kexue_flow.pictures import BATCH, Pictures
 
-__all__ = ["Attributes", "area_under_curve"]
+__all__ = ["Attributes"]
 
 #: Columns of ``attrs5`` in the pack; the fifth, adult, nearly all have.
 ATTRIBUTES = ("bangs", "eyeglasses", "beard", "smiling")
@@ -117,12 +118,6 @@ class Attributes(Pictures):
             batch = images.batch(range(first, min(len(images), first + BATCH)))["image"]
             encoded.append(torch.cat([z.flatten(1) for z in self.glow.to_latent(batch)], 1))
         return torch.cat(encoded)
-
-
-def area_under_curve(have: Tensor, lack: Tensor) -> float:
-    """Share of pairs in which the score of ``have`` (n,) is above that of ``lack`` (m,)."""
-    difference = have[:, None] - lack[None, :]
-    return ((difference > 0).double() + 0.5 * (difference == 0).double()).mean().item()
 
 
 def _pack(data: str | None) -> Path:

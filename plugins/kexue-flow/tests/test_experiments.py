@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kexue_flow.attributes import Attributes, area_under_curve
+from kexue_flow.attributes import Attributes
 from kexue_flow.experiments import (
     VARIANTS,
     AffineCoupling,
@@ -218,12 +218,6 @@ def test_attributes_are_found_where_there_are_any(
     assert (out / "glow-attributes-quick" / "plot.png").is_file()
     with pytest.raises(DataError, match="no public copy"):
         reproduce(asked, out=out)
-
-
-def test_area_under_curve() -> None:
-    have, lack = torch.tensor([3.0, 1.0]), torch.tensor([0.0, 1.0, 2.0])
-    # Of six pairs four are in order and one is a tie.
-    assert area_under_curve(have, lack) == pytest.approx(4.5 / 6)
 
 
 def test_every_entry_point_loads() -> None:

@@ -1,55 +1,26 @@
-r"""The Frechet distance between two sets of feature vectors, each taken for a Gaussian.
-
-.. math:: d^2 = |\mu_a - \mu_b|^2 + \mathrm{tr}(C_a + C_b - 2 (C_a C_b)^{1/2})
-
-The square root is never taken. With factors :math:`C_a = A^T A`, :math:`C_b = B^T B` its trace is
-the sum of the singular values of :math:`A B^T`, and the factor of a sample covariance is the R of
-a QR decomposition of the centred samples: nothing is squared, and a singular covariance (fewer
-samples than dimensions, dead features) is no special case.
-
-References:
-    Heusel et al., GANs Trained by a Two Time-Scale Update Rule, 2017, eq. 6.
-    https://arxiv.org/abs/1706.08500
-    Dowson & Landau, The Frechet distance between multivariate normal distributions, 1982.
-"""
+"""The Frechet distance between two sets of features, checked before it is computed."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from kexue_core import statistics
 from kexue_metrics.samples import pair
 
 __all__ = ["frechet_distance"]
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Squared Frechet distance of the Gaussians fitted to two samples (what papers call FID).
-
-    It is biased upwards by a finite sample, the more the smaller: compare only at equal sizes, and
-    beside the distance of real samples from real samples.
+    """:func:`kexue_core.statistics.frechet_distance` of samples that fit each other.
 
     Args:
         a: (n, D) features, n >= 2.
         b: (m, D) features, m >= 2.
 
     Returns:
-        The distance, >= 0, in squared units of the features. Covariances are unbiased (n - 1).
+        The distance, >= 0, in squared units of the features.
 
     Raises:
         ValueError: Shapes do not fit, or values are not finite.
     """
-    a, b = pair(a, b, least=2)
-    mean_a, factor_a = _gaussian(a)
-    mean_b, factor_b = _gaussian(b)
-    cross = torch.linalg.svdvals(factor_a @ factor_b.mT).sum()
-    squared = (mean_a - mean_b).square().sum()
-    squared = squared + factor_a.square().sum() + factor_b.square().sum() - 2 * cross
-    return max(0.0, float(squared))
-
-
-def _gaussian(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (D,), and R (min(n, D), D) with R^T R the sample covariance."""
-    mean = x.mean(0)
-    factor = torch.linalg.qr(x - mean, mode="r").R
-    return mean, factor / (len(x) - 1) ** 0.5
+    return statistics.frechet_distance(*pair(a, b, least=2))

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 import kexue_core as kexue
 from kexue_core.experiments import Curve, Experiment, Results, RunContext, Verdict, compare
 from kexue_core.plots import figure, save
+from kexue_core.statistics import frechet_distance
 from kexue_core.training import Batch, Dataset, StepContext
 from kexue_core.training.records import ResultRecord, read_records
-from kexue_sngan.frechet import frechet_distance
 from kexue_sngan.lipschitz import jacobian_norms, lipschitz_bound
 from kexue_sngan.recipes import SNGANFashion, SNGANFashionConfig
 

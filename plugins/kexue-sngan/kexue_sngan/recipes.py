@@ -32,10 +32,10 @@ from kexue_core.training import (
 from kexue_core.training.data import open_images, random_flip
 from kexue_sngan.cnn import CNNDiscriminator, CNNGenerator, SNGANCNNConfig
 from kexue_sngan.discriminator import save_discriminator
-from kexue_sngan.frechet import thumbnail_distance
 from kexue_sngan.losses import GAMES, GradientPenalty
 from kexue_sngan.resnet import ResNetDiscriminator, ResNetGenerator, SNGANResNetConfig
 from kexue_sngan.spectral import spectral_norm
+from kexue_sngan.thumbnails import thumbnail_distance
 
 __all__ = [
     "SNGAN",
