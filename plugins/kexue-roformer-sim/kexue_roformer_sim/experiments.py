@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from kexue_core.errors import ConfigError
 from kexue_core.experiments import Curve, Experiment, Results, RunContext, Verdict, compare
 from kexue_core.training.records import ResultRecord, device_name, read_records, versions
-from kexue_roformer_sim.recipes import SimConfig, SimRecipe
+from kexue_roformer_sim.recipes import SimRecipe
 from kexue_roformer_sim.stages import (
     Stage1,
     Stage1Config,
@@ -116,21 +116,29 @@ class Parts(Experiment):
     def run(
         self, variant: str, seed: int, context: RunContext
     ) -> tuple[Sequence[ResultRecord], Mapping[str, Curve]]:
-        """Train through the stages of the variant."""
-        name = f"{self.study}-{variant}"
-        config = self._first(variant, context.quick)
-        records, first = _train(Stage1(config), name, seed, context.folder / "first", context)
-        if variant in ("supervised", "distilled"):
-            more: SimConfig = SupervisedConfig(
-                initial=f"file:{first}", **self._budget(context.quick)
-            )
-            recipe: SimRecipe = Supervised(more)
-            records, labels = _train(recipe, name, seed, context.folder / "labels", context)
+        """Train through the stages of the variant.
+
+        Labels and distillation go on from the weights of ``corruption``. A stage is trained once a
+        seed, in a folder that the variants share: what is finished there is not done again.
+        """
+
+        def folder(stage: str) -> Path:
+            return context.folder.parent / f"stage-{stage}-seed-{seed}"
+
+        def trained(recipe: SimRecipe, stage: str) -> tuple[list[ResultRecord], Path]:
+            return _train(recipe, f"{self.study}-{stage}", seed, folder(stage), context)
+
+        whole = variant in ("supervised", "distilled")
+        stage = "corruption" if whole else variant
+        records, first = trained(Stage1(self._first(stage, context.quick)), stage)
+        if whole:
+            config = SupervisedConfig(initial=f"file:{first}", **self._budget(context.quick))
+            records, labels = trained(Supervised(config), "supervised")
         if variant == "distilled":
             more = Stage2Config(
                 initial=f"file:{first}", teacher=f"file:{labels}", **self._budget(context.quick)
             )
-            records, _ = _train(Stage2(more), name, seed, context.folder / "distilled", context)
+            records, _ = trained(Stage2(more), "distilled")
         return records, {}
 
     def verdict(self, results: Results) -> Verdict:
@@ -157,13 +165,13 @@ class Parts(Experiment):
         if variant == "contrast":
             # The head stays, so that all nets have one size; nothing trains it.
             parts["write_weight"] = 0.0
-        steps = {"steps": 30} if quick else {"steps": 1_500}
+        steps = {"steps": 30} if quick else {"steps": 1_000}
         return Stage1Config(**{**SMALL, **steps, **parts})
 
     @staticmethod
     def _budget(quick: bool) -> dict[str, Any]:
         return {
-            "steps": 10 if quick else 600,
+            "steps": 10 if quick else 400,
             "learning_rate": 3e-4,
             "dropout": 0.1,
             "evaluate_every": 0,
