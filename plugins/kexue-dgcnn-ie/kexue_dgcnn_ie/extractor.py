@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kexue_dgcnn_ie import distant
-from kexue_dgcnn_ie.decoding import Fact, decode_objects, decode_subjects, distinct, with_inverses
+from kexue_dgcnn_ie.decoding import (
+    Fact,
+    Spans,
+    decode_objects,
+    decode_subjects,
+    distinct,
+    with_inverses,
+)
 from kexue_dgcnn_ie.dgcnn import DGCNN, DGCNNConfig, Encoded, Rows
+from kexue_dgcnn_ie.packed import Packed, can_pack, packed
+from kexue_dgcnn_ie.packing import fingerprint
 from kexue_dgcnn_ie.text import Vocabulary, normalize, windows
 from kexue_dgcnn_ie.triples import Schema, Triple
 from kexue_dgcnn_ie.words import Lexicon
@@ -27,6 +38,10 @@ WORDS_FILE = "words.json"
 
 #: Characters that two windows of a long text share: a fact no longer than this is whole in one.
 OVERLAP = 128
+
+
+#: Subjects in some pieces and their objects, for the thresholds of a start and an end.
+Finder: TypeAlias = "Callable[[Sequence[Piece], float, float], tuple[Spans, Spans]]"
 
 
 class Piece(NamedTuple):
@@ -183,17 +198,18 @@ class TripleExtractor(DGCNN):
             start_threshold, end_threshold: Probabilities above which a character is a start, or an
                 end; those of the config where ``None``.
         """
-        if (
-            dtype is not None
-            and _dtype(dtype, self.character.weight) != self.character.weight.dtype
-        ):
-            return self._in(_dtype(dtype, self.character.weight)).extract(
-                texts,
-                batch_size=batch_size,
-                start_threshold=start_threshold,
-                end_threshold=end_threshold,
-            )
-        size = self.config.positions
+        weight = self.character.weight
+        wanted = weight.dtype if dtype is None else _dtype(dtype, weight)
+        if type(self).read is TripleExtractor.read and can_pack(self, wanted):
+            find: Finder = functools.partial(self._find_packed, packed(self, wanted))
+        elif wanted == weight.dtype:
+            find = self._find
+        else:
+            find = self._in(wanted)._find
+        c = self.config
+        start = c.start_threshold if start_threshold is None else start_threshold
+        end = c.end_threshold if end_threshold is None else end_threshold
+        size = c.positions
         pieces = [
             Piece(text[a:b], i, a)
             for i, text in enumerate(texts)
@@ -203,13 +219,14 @@ class TripleExtractor(DGCNN):
         pieces.sort(key=lambda p: len(p.text))  # little filling in attention
         found: list[list[Fact]] = [[] for _ in texts]
         for i in range(0, len(pieces), batch_size):
-            self._extract(pieces[i : i + batch_size], found, start_threshold, end_threshold)
+            batch = pieces[i : i + batch_size]
+            self._name(batch, *find(batch, start, end), found)
         order = self.schema.predicates
         return [distinct(with_inverses(facts, self.schema.inverse), order) for facts in found]
 
     def _in(self, dtype: torch.dtype) -> TripleExtractor:
         """A copy in another dtype, made anew only after a parameter has changed."""
-        state = dtype, tuple((id(p), p._version) for p in self.parameters())
+        state = dtype, fingerprint(self)
         if self._copy is None or self._copy[0] != state:
             self._copy = None
             copy_ = copy.deepcopy(self).to(dtype)
@@ -220,25 +237,33 @@ class TripleExtractor(DGCNN):
         found.dictionary = self.dictionary
         return found
 
-    def _extract(
-        self,
-        pieces: Sequence[Piece],
-        found: list[list[Fact]],
-        start: float | None,
-        end: float | None,
-    ) -> None:
-        """Append the facts of some pieces to those of their texts."""
-        c = self.config
-        start = c.start_threshold if start is None else start
-        end = c.end_threshold if end is None else end
+    def _find(self, pieces: Sequence[Piece], start: float, end: float) -> tuple[Spans, Spans]:
+        """Subjects in some pieces, and their objects."""
         encoded = self.read(pieces)
         lengths = encoded.rows.lengths
         subjects = decode_subjects(encoded.subject.exp(), lengths, start=start, end=end)
         if not len(subjects.owner):
-            return
+            return subjects, subjects
         spans = torch.stack([subjects.first, subjects.last], -1)
         scores = self.objects(encoded, subjects.owner, spans).exp()
-        objects = decode_objects(scores, lengths[subjects.owner], start=start, end=end)
+        return subjects, decode_objects(scores, lengths[subjects.owner], start=start, end=end)
+
+    def _find_packed(
+        self, network: Packed, pieces: Sequence[Piece], start: float, end: float
+    ) -> tuple[Spans, Spans]:
+        """The same, by the packed network."""
+        tokens = self.vocabulary.look_up("".join(p.text for p in pieces))
+        lengths = np.array([len(p.text) for p in pieces], np.int64)
+        return network(tokens, lengths, start=start, end=end)
+
+    def _name(
+        self,
+        pieces: Sequence[Piece],
+        subjects: Spans,
+        objects: Spans,
+        found: list[list[Fact]],
+    ) -> None:
+        """Append the facts of some pieces to those of their texts."""
         owners, _, firsts, lasts, beliefs = (column.tolist() for column in subjects)
         for k, p, first, last, score in zip(*(column.tolist() for column in objects), strict=True):
             piece = pieces[owners[k]]

@@ -1,10 +1,13 @@
-"""Characters and their numbers, and long texts as windows. Plain Python."""
+"""Characters and their numbers, and long texts as windows."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 __all__ = ["PADDING", "UNKNOWN", "Vocabulary", "normalize", "windows"]
 
@@ -50,6 +53,7 @@ class Vocabulary:
             raise ValueError("a character occurs twice in the vocabulary")
         self.characters = characters
         self._numbers = {c: i for i, c in enumerate(characters, 2)}
+        self._table: npt.NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.characters) + 2
@@ -58,6 +62,18 @@ class Vocabulary:
         """One number a character of ``text``."""
         get = self._numbers.get
         return [get(c, UNKNOWN) for c in normalize(text)]
+
+    def look_up(self, text: str) -> npt.NDArray[np.int64]:
+        """The same as an array: for many characters, from a table that fills as they are met."""
+        if self._table is None:
+            self._table = np.full(0x110000, -1, np.int32)
+        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        found = self._table[points]
+        if len(found) and found.min() < 0:
+            for point in np.unique(points[found < 0]).tolist():
+                [self._table[point]] = self.numbers(chr(point))
+            found = self._table[points]
+        return found.astype(np.int64)
 
     @classmethod
     def of(cls, texts: Iterable[str], minimum: int = 2) -> Vocabulary:

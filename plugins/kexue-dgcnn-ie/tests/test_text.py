@@ -34,6 +34,15 @@ def test_vocabulary() -> None:
         Vocabulary("aa")
 
 
+@given(st.lists(st.text(st.characters(exclude_categories=()))))
+def test_looking_up_is_numbering(texts: list[str]) -> None:
+    """Also for characters that were met before, for surrogates and beyond the first plane."""
+    vocabulary = Vocabulary("天地abc 🙂")
+    for text in (*texts, "天A\ud83d🙂\x00\U0010ffff", ""):
+        for _ in range(2):
+            assert vocabulary.look_up(text).tolist() == vocabulary.numbers(text)
+
+
 @given(st.integers(0, 3000), st.integers(2, 600), st.data())
 def test_windows_cover_a_text(length: int, size: int, data: st.DataObject) -> None:
     """Every run no longer than the overlap is whole in some window."""
