@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 from kexue_vqlinear.nearest import CODES, GROUP, ROWS, nearest
 from torch import Tensor
+
+
+@pytest.fixture(params=["float32 alone", "shortlist first"])
+def both_searches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this processor is good at, each search is tried at every size."""
+    first = request.param == "shortlist first"
+    # The function of the module's name hides the module in the package.
+    module = importlib.import_module("kexue_vqlinear.nearest")
+    monkeypatch.setattr(module, "is_worth_it", lambda z, table: first and z.dtype == torch.float32)
 
 
 def reference(z: Tensor, table: Tensor) -> Tensor:
@@ -21,6 +32,7 @@ def test_it_is_the_nearest(n: int, k: int) -> None:
     assert torch.equal(nearest(z.double(), table.double()), reference(z, table))
 
 
+@pytest.mark.usefixtures("both_searches")
 @pytest.mark.parametrize("n", [512, 7])
 def test_float32_is_the_nearest_but_for_its_rounding(n: int) -> None:
     torch.manual_seed(0)
@@ -32,6 +44,7 @@ def test_float32_is_the_nearest_but_for_its_rounding(n: int) -> None:
     assert float((distance - least).max()) < 1e-4
 
 
+@pytest.mark.usefixtures("both_searches")
 @pytest.mark.parametrize("n", [1, 16, 512])
 @pytest.mark.parametrize("copies", [2, 5])
 def test_of_equals_the_lowest_wins(n: int, copies: int) -> None:
@@ -46,11 +59,13 @@ def test_of_equals_the_lowest_wins(n: int, copies: int) -> None:
     assert torch.equal(found, lowest)
 
 
+@pytest.mark.usefixtures("both_searches")
 def test_a_block_without_groups_has_the_same_rule() -> None:
     table = torch.ones(70, 2)
     assert nearest(torch.zeros(3, 2), table).tolist() == [0, 0, 0]
 
 
+@pytest.mark.usefixtures("both_searches")
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf, 1e30])
 @pytest.mark.parametrize("side", ["z", "table"])
 def test_what_is_not_finite_is_refused(bad: float, side: str) -> None:
@@ -65,6 +80,7 @@ def test_what_is_not_finite_is_refused(bad: float, side: str) -> None:
         nearest(z, table)
 
 
+@pytest.mark.usefixtures("both_searches")
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("place", [0, CODES + 3, 2 * CODES + 7])
 def test_one_bad_code_among_many_is_refused(bad: float, place: int) -> None:

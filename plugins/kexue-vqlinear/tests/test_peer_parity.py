@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 from kexue_vqlinear import SimVQ
@@ -12,9 +14,16 @@ peers = pytest.importorskip("vector_quantize_pytorch")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("channel_first", [False, True])
 @pytest.mark.parametrize("estimator", ["ste", "rotation"])
+@pytest.mark.parametrize("first", [False, True], ids=["float32 alone", "shortlist first"])
 def test_output_codes_loss_and_gradients_are_the_peers(
-    dtype: torch.dtype, channel_first: bool, estimator: str
+    dtype: torch.dtype,
+    channel_first: bool,
+    estimator: str,
+    first: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    module = importlib.import_module("kexue_vqlinear.nearest")
+    monkeypatch.setattr(module, "is_worth_it", lambda z, table: first and z.dtype == torch.float32)
     torch.manual_seed(0)
     dim, size = 32, 512
     ours = SimVQ(dim, size, bias=False, channel_first=channel_first, estimator=estimator).to(dtype)
