@@ -8,6 +8,7 @@ References:
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = ["VQCommitment", "commitment_loss", "vq_commitment_example"]
@@ -50,13 +51,13 @@ def commitment_loss(
     z, e = z.to(dtype), e.to(dtype)
     if mask is not None:  # before the square, so that what is hidden may be infinite
         z, e = (torch.where(mask, t, t.new_zeros(())) for t in (z, e))
-    loss = codebook * (e - z.detach()).square() + commitment * (z - e.detach()).square()
-    if reduction == "none":
+    how = "none" if reduction == "none" else "sum"
+    loss = codebook * F.mse_loss(e, z.detach(), reduction=how)
+    loss = loss + commitment * F.mse_loss(z, e.detach(), reduction=how)
+    if reduction != "mean":
         return loss
-    if reduction == "sum":
-        return loss.sum()
-    count = loss.numel() if mask is None else int(mask.expand_as(loss).sum())
-    return loss.sum() / max(count, 1)
+    count = z.numel() if mask is None else int(mask.expand_as(z).sum())
+    return loss / max(count, 1)
 
 
 class VQCommitment(nn.Module):
