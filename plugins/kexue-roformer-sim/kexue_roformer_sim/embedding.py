@@ -21,10 +21,6 @@ __all__ = ["BATCH", "embed", "token_rows"]
 #: Texts at once. More is slower on a CPU: the states of 64 short texts still fit its caches.
 BATCH = 64
 
-#: Lengths above the first are filled up to a multiple of the second: oneDNN builds a kernel for
-#: every new shape, in about 2 ms. To twelve tokens, four more would add a third of the time.
-SHORT, STEP = 32, 8
-
 
 def embed(
     model: RoFormerSim,
@@ -56,8 +52,7 @@ def embed(
     with torch.inference_mode(), _progress(len(distinct), shown=show_progress_bar) as advance:
         for i in range(0, len(distinct), batch_size):
             batch = distinct[i : i + batch_size]
-            step = STEP if len(batch[-1]) > SHORT else 1
-            tokens = pad(batch, multiple=step).to(device)
+            tokens = pad(batch).to(device)
             if model.config.positions == "learned":
                 tokens = tokens[:, : model.config.max_positions]
             found[i : i + len(batch)] = encode(tokens).float()

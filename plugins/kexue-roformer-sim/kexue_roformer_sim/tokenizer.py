@@ -114,10 +114,9 @@ class Tokenizer:
         return text
 
 
-def pad(rows: Sequence[Sequence[int]], *, multiple: int = 1) -> Tensor:
-    """Rows of tokens as (n, L) int64, filled up with 0 to a multiple of ``multiple``."""
+def pad(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Rows of tokens as (n, L) int64, filled up with 0."""
     longest = max(map(len, rows), default=0)
-    longest += -longest % multiple
     return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows]).reshape(
         len(rows), longest
     )

@@ -198,7 +198,7 @@ def test_vectors_of_tokens_in_like_places_are_alike() -> None:
 
 
 def test_pad_and_tokens() -> None:
-    assert pad([[1, 2, 3], [4]], multiple=4).tolist() == [[1, 2, 3, 0], [4, 0, 0, 0]]
+    assert pad([[1, 2, 3], [4]]).tolist() == [[1, 2, 3], [4, 0, 0]]
     assert pad([]).shape == (0, 0)
     tokenizer = Tokenizer(shipped_vocabulary())
     (row,) = tokenizer.encode(["He said 你好, Café 12"], 64)

@@ -11,7 +11,9 @@ import pytest
 import torch
 from kexue_roformer_sim import fast
 from kexue_roformer_sim.model import RoFormerSim
+from kexue_roformer_sim.packed import Packed
 from kexue_roformer_sim.searching import nearest
+from kexue_roformer_sim.tokenizer import pad
 
 TEXTS = [
     "今天天气不错",
@@ -29,6 +31,11 @@ TEXTS = [
 TOLERANCE = 1e-6
 
 
+packs = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this torch is built without oneDNN"
+)
+
+
 @pytest.fixture(
     params=[
         {},
@@ -43,15 +50,61 @@ def model(request: pytest.FixtureRequest, make: Callable[..., RoFormerSim]) -> R
     return make(**request.param)
 
 
+@packs
 def test_packed_and_plain_agree(model: RoFormerSim) -> None:
     rows = model.tokenizer.encode(TEXTS, 64)
     with torch.inference_mode():
         for row in rows:
             tokens = torch.tensor([row])
             expected = model(tokens).vector
-            found = fast.Packed(model, torch.float32)(tokens)
+            found = Packed(model, torch.float32)(tokens)
             assert (found - expected).abs().max() <= 1e-5
     assert fast.can_pack(torch.float32) == torch.backends.mkldnn.is_available()
+
+
+@packs
+def test_packed_states_are_the_models(model: RoFormerSim, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row for row in model.tokenizer.encode(TEXTS, 64) if row]
+    rows[3] = [*rows[3][:4], 0, *rows[3][4:]]  # a hole
+    tokens = pad(rows)
+    present = tokens != 0
+    with torch.inference_mode():
+        expected = model(tokens)
+        for chosen in (slice(None), slice(1)):  # of many lengths in no order, and of one
+            states = Packed(model, torch.float32).states(tokens[chosen])
+            assert (states - expected.hidden[chosen])[present[chosen]].abs().max() <= 1e-5
+        assert (Packed(model, torch.float32)(tokens) - expected.vector).abs().max() <= 1e-5
+        exact = expected.hidden[present]
+        for explicit in (0, 128):  # both ways of attention
+            monkeypatch.setattr("kexue_roformer_sim.packed.EXPLICIT", explicit)
+            rounded = Packed(model, torch.bfloat16).states(tokens)
+            assert rounded.dtype == torch.bfloat16
+            cosines = torch.cosine_similarity(rounded[present].float(), exact, dim=-1)
+            assert cosines.min() > 0.999  # 8 bits of mantissa
+
+
+@packs
+def test_writing_with_packed_weights_is_writing(make: Callable[..., RoFormerSim]) -> None:
+    for settings in ({}, {"positions": "learned", "embedding_size": 32}):
+        model = make(**settings)
+        packed = fast.writer_of(model)
+        assert packed is not model
+        assert fast.writer_of(model) is packed
+        tokens = pad(model.tokenizer.encode(TEXTS[:2], 64))
+        more = torch.tensor([[7], [8]])
+        with torch.inference_mode():
+            found, past = packed.run(tokens)
+            expected, kept = model.run(tokens)
+            assert (packed.predict(found) - model.predict(expected)).abs().max() <= 1e-5
+            segments = torch.ones_like(more)
+            found, _ = packed.run(more, segments, past)
+            expected, _ = model.run(more, segments, kept)
+            assert (packed.predict(found) - model.predict(expected)).abs().max() <= 1e-5
+        with torch.no_grad():
+            model.head.bias.add_(1)
+        assert fast.writer_of(model) is not packed
+        model.train()
+        assert fast.writer_of(model) is model
 
 
 def test_padding_never_changes_a_vector(model: RoFormerSim) -> None:
@@ -122,7 +175,7 @@ def test_long_texts_are_cut_and_longer_than_trained_is_warned_about(
     learned = make(positions="learned", max_positions=20, max_length=20)
     with pytest.raises(ValueError, match="20 learned"):
         learned.embed([long], max_length=21)
-    assert learned.embed([long]).shape == (1, 32)  # 20 is no multiple of 8
+    assert learned.embed([long]).shape == (1, 32)
 
 
 def test_unknown_characters_count_and_are_all_the_same(make: Callable[..., RoFormerSim]) -> None:
@@ -178,7 +231,8 @@ def test_without_the_private_operators_everything_works(
 
 def test_a_broken_operator_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     fast.can_pack.cache_clear()
-    monkeypatch.setattr(fast, "_linear", lambda layer, dtype, attr="none": lambda x: layer(x) + 1)
+    wrong = torch.nn.functional.linear
+    monkeypatch.setattr(fast, "linear", lambda w, b, dtype, attr: lambda x: wrong(x, w, b) + 1)
     try:
         assert not fast.can_pack(torch.float32)
     finally:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from kexue_roformer_sim.fast import writer_of
 from kexue_roformer_sim.model import RoFormerSim
 from kexue_roformer_sim.rewriting import key_of, sample, write
 from torch import Tensor
@@ -151,13 +152,14 @@ def test_masked_positions_are_hidden_from_the_net(
 ) -> None:
     model = make(max_length=16)
     seen: list[Tensor] = []
-    run = model.run
+    net = writer_of(model)
+    run = net.run
 
     def spy(tokens: Tensor, *args: object, **options: object) -> object:
         seen.append(tokens)
         return run(tokens, *args, **options)
 
-    monkeypatch.setattr(model, "run", spy)
+    monkeypatch.setattr(net, "run", spy)
     write(model, TEXT, samples=3, mask=[2, 3])
     tokenizer = model.tokenizer
     expected = tokenizer.encode([TEXT], 64)[0]
@@ -175,13 +177,14 @@ def test_finished_rows_leave_the_batch(
     with torch.no_grad():
         model.head.bias[model.tokenizer.sep] = 8.0  # about half of all next tokens
     sizes: list[int] = []
-    run = model.run
+    net = writer_of(model)
+    run = net.run
 
     def spy(tokens: Tensor, *args: object, **options: object) -> object:
         sizes.append(len(tokens))
         return run(tokens, *args, **options)
 
-    monkeypatch.setattr(model, "run", spy)
+    monkeypatch.setattr(net, "run", spy)
     write(model, TEXT, samples=50)
     assert sizes[1:] == sorted(sizes[1:], reverse=True)
     assert sizes[-1] < 50
