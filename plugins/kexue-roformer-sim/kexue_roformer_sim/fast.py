@@ -1,8 +1,8 @@
 """Which way to vectors and rewrites is the fastest, in which dtype.
 
-On a CPU that is :mod:`.packed`. The two operators that it needs are torch's own and private
-(``torch.compile`` uses them), so they are tried out first; where they are missing or wrong, the
-model runs as it is.
+On a CPU that is :mod:`.packed` and :func:`.packing.writer`. The two operators that they need are
+torch's own and private (``torch.compile`` uses them), so they are tried out first; where they are
+missing or wrong, the model runs as it is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kexue_roformer_sim.packed import Packed, linear, writer
+from kexue_roformer_sim.packed import Packed
+from kexue_roformer_sim.packing import linear, writer
 
 if TYPE_CHECKING:
     from kexue_roformer_sim.encoder import Encoder

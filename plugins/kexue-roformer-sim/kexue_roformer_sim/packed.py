@@ -1,32 +1,26 @@
-"""The net on a CPU: packed weights, and for sentence vectors no padding and nothing in vain.
+"""The encoder for sentence vectors on a CPU: packed weights, no padding, nothing in vain.
 
-Nearly all of the time goes into four products a layer; torch hands oneDNN a plain weight for them
-and has it reordered at every call. Packed once into the layout that the kernel wants, they run at
-nine tenths of what the processor can do, and the GELU is done while the result is in registers. The
-rest is kept small: rows of padding do not exist, queries and keys are turned in place by one
-complex product, and of the last layer only the first token is computed where only that is read.
-Writing keeps the module as it is, around packed products.
+Nearly all of the time goes into four products a layer (:mod:`.packing`). The rest is kept small:
+rows of padding do not exist, queries and keys are turned in place by one complex product, and where
+only the first token's state is read, the last layer computes no other.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kexue_roformer_sim.encoder import Encoder, norm, rotation
+from kexue_roformer_sim.encoder import norm, rotation
+from kexue_roformer_sim.packing import linear
 
 if TYPE_CHECKING:
-    from kexue_roformer_sim.encoder import Head, Layer
+    from kexue_roformer_sim.encoder import Encoder, Layer
 
-__all__ = ["Packed", "linear", "writer"]
-
-#: Rows of the products that weights are packed for: 64 texts of 32 tokens.
-ROWS = 2048
+__all__ = ["Packed"]
 
 #: Up to so many tokens, bfloat16 attention is a batched product, a softmax and another: twice as
 #: fast as torch's fused one, whose memory does not grow with the square of the length.
@@ -87,6 +81,9 @@ class Packed:
         project = model.embeddings.project
         self.project = linear(project.weight, project.bias, dtype) if project else None
         self.layers = [_PackedLayer(layer, dtype) for layer in model.layers]  # type: ignore[arg-type]
+        self.last = None
+        if model.layers and self.config.pooling == "cls":
+            self.last = _FirstTokens(model.layers[-1], self.layers[-1])  # type: ignore[arg-type]
         # Once a sentence: not worth rounding.
         self.pooler = (model.pooler.weight.detach().float(), model.pooler.bias.detach().float())
         self.token_weight = (
@@ -126,10 +123,7 @@ class Packed:
         return states
 
     def run(self, batch: Batch, *, first_only: bool = False) -> Tensor:
-        """States (T, hidden_size) of the tokens; with ``first_only`` (n, hidden_size) of the first.
-
-        All that the last layer then computes of a text's other tokens is their keys and values.
-        """
+        """States (T, hidden_size) of the tokens, or (n, hidden_size) of each text's first one."""
         c, e = self.config, self.embeddings
         length = int(batch.positions.max()) + 1
         x = F.embedding(batch.tokens, e["tokens"]) + e["segments"][0]
@@ -143,10 +137,13 @@ class Packed:
         if c.positions == "rope":
             table = rotation(torch.arange(length), c.hidden_size // c.heads, torch.float32)
             turns = torch.complex(*table)[batch.positions]
-        last = len(self.layers) - 1
-        for i, layer in enumerate(self.layers):
-            x = layer(x, turns, batch, first_only=first_only and i == last)
-        return _firsts(x, batch) if first_only and not self.layers else x
+        if not first_only or self.last is None:
+            for layer in self.layers:
+                x = layer(x, turns, batch)
+            return _firsts(x, batch) if first_only else x
+        for layer in self.layers[:-1]:
+            x = layer(x, turns, batch)
+        return self.last(x, turns, batch)
 
     def mean(self, x: Tensor, batch: Batch) -> Tensor:
         """Weighted means (n, hidden_size) of the states of each text."""
@@ -172,37 +169,80 @@ class _PackedLayer:
         self.outer = linear(layer.outer.weight, layer.outer.bias, dtype)
         self.norms = [_cast(layer.norm1, dtype), _cast(layer.norm2, dtype)]
 
-    def __call__(
-        self, x: Tensor, turns: Tensor | None, batch: Batch, *, first_only: bool
-    ) -> Tensor:
-        """States of the tokens, (T, width) or (n, width), of those before.
+    def __call__(self, x: Tensor, turns: Tensor | None, batch: Batch) -> Tensor:
+        """States (T, width) of those before.
 
         Args:
             x: (T, width).
             turns: exp(i angle), complex, (T, d / 2).
             batch: What ``x`` belongs to.
-            first_only: See :meth:`Packed.run`.
         """
-        qkv = self.qkv(x)
-        if turns is not None:
-            qkv = qkv.float()  # the same, turned in place, where it is float32
-            pairs = torch.view_as_complex(qkv.view(len(x), 3, self.heads, -1, 2))
-            pairs[:, :2].mul_(turns[:, None, None])
-        mixed = _join([self.mix(part, first_only) for part in batch.by_length(qkv)])
-        if first_only:
-            x = _firsts(x, batch)
+        qkv = _turn(self.qkv(x).view(len(x), 3, self.heads, -1), turns)
+        return self.rest(x, _join([self.mix(part) for part in batch.by_length(qkv)]))
+
+    def mix(self, qkv: Tensor) -> Tensor:
+        """Attention of n texts of L tokens: (n, L, 3, heads, d) to (n L, width)."""
+        qkv = qkv.permute(2, 0, 3, 1, 4)
+        if self.dtype == torch.bfloat16:
+            qkv = qkv.to(self.dtype, memory_format=torch.contiguous_format)
+        return _attend(*qkv).transpose(1, 2).flatten(2).flatten(0, 1)
+
+    def rest(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """What follows attention, of rows (m, width)."""
         x = norm(self.attention(mixed).add_(x), self.norms[0])
         return norm(self.outer(self.inner(x)).add_(x), self.norms[1])
 
-    def mix(self, qkv: Tensor, first_only: bool) -> Tensor:
-        """Attention of n texts of L tokens: (n, L, 3 width) to (n L, width) or (n, width)."""
-        n, length, width = qkv.shape
-        qkv = qkv.view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        if self.dtype == torch.bfloat16:
-            qkv = qkv.to(self.dtype, memory_format=torch.contiguous_format)
-        q, k, v = qkv
-        mixed = _attend(q[:, :, :1] if first_only else q, k, v)
-        return mixed.transpose(1, 2).reshape(-1, width // 3)
+
+class _FirstTokens:
+    """A layer for the first token of each text alone, which needs no more of the others than keys.
+
+    sum_j p_j (W x_j + b) = W (sum_j p_j x_j) + b: values are not computed either.
+    """
+
+    def __init__(self, layer: Layer, packed: _PackedLayer) -> None:
+        self.packed = packed
+        weights, biases = (
+            _as_complex(p, layer.heads).to(packed.dtype).chunk(3)
+            for p in (layer.qkv.weight, layer.qkv.bias)
+        )
+        self.query, self.key = (
+            linear(*parts, packed.dtype) for parts in zip(weights[:2], biases[:2], strict=True)
+        )
+        self.value = weights[2].view(layer.heads, -1, weights[2].shape[1]).transpose(1, 2)
+        self.bias = biases[2]
+
+    def __call__(self, x: Tensor, turns: Tensor | None, batch: Batch) -> Tensor:
+        """States (n, width) of those before, (T, width)."""
+        heads, width = self.packed.heads, x.shape[-1]
+        firsts = _firsts(x, batch)
+        # The first position is 0, where nothing turns.
+        queries = self.query(firsts).float().view(len(firsts), heads, -1)
+        keys = _turn(self.key(x).view(len(x), 1, heads, -1), turns).float().squeeze(1)
+        means = []
+        for q, k, states in zip(
+            torch.split(queries, [n for n, _ in batch.sizes]),
+            batch.by_length(keys),
+            batch.by_length(x),
+            strict=True,
+        ):
+            scores = torch.einsum("nhd,nlhd->nhl", q, k)
+            means.append(scores.softmax(-1).to(x.dtype) @ states)
+        values = _join(means).transpose(0, 1) @ self.value  # (heads, n, d)
+        mixed = values.transpose(0, 1).reshape(-1, width) + self.bias
+        return self.packed.rest(firsts, mixed)
+
+
+def _turn(x: Tensor, turns: Tensor | None) -> Tensor:
+    """Queries and keys (T, ..., heads, d) turned: the first two of three, or the first of one.
+
+    In float32, and in place where ``x`` is.
+    """
+    if turns is None:
+        return x
+    x = x.float()
+    pairs = torch.view_as_complex(x.view(*x.shape[:-1], -1, 2))
+    pairs[:, :2].mul_(turns[:, None, None])
+    return x
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -220,59 +260,6 @@ def _firsts(x: Tensor, batch: Batch) -> Tensor:
 def _join(parts: list[Tensor]) -> Tensor:
     """One after another; one alone is not copied."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def writer(model: Encoder) -> Encoder:
-    """The model around packed products: to write with, token by token.
-
-    It shares the weights that are not packed, and does not see when they change.
-    """
-    with torch.device("meta"):
-        made = Encoder(model.config)
-    made.load_state_dict(model.state_dict(), assign=True)
-    if model.head is not None:
-        made.head = _Head(model.head, model.embeddings.tokens.weight)  # type: ignore[assignment]
-    for module in list(made.modules()):
-        for name, part in list(module.named_children()):
-            if isinstance(part, nn.Linear):
-                setattr(module, name, _Linear(part))
-    return made.eval()
-
-
-class _Linear(nn.Module):
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__()
-        self.run = linear(layer.weight, layer.bias, layer.weight.dtype)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.run(x)
-
-
-class _Head(nn.Module):
-    def __init__(self, head: Head, tokens: Tensor) -> None:
-        super().__init__()
-        self.dense = linear(head.dense.weight, head.dense.bias, tokens.dtype, "gelu")
-        self.norm = head.norm
-        self.tokens = linear(tokens, head.bias, tokens.dtype)
-
-    def forward(self, hidden: Tensor, tokens: Tensor) -> Tensor:
-        # The table of tokens is packed.
-        return self.tokens(norm(self.dense(hidden), self.norm))
-
-
-def linear(
-    weight: Tensor, bias: Tensor, dtype: torch.dtype, attr: str = "none"
-) -> Callable[[Tensor], Tensor]:
-    """A linear map with a packed weight, followed by ``attr``: ``"none"`` or ``"gelu"``."""
-    weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype), ROWS)
-    bias = bias.detach().to(dtype)
-    algorithm = "none" if attr == "gelu" else ""
-
-    def run(x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, attr, [], algorithm)
-        return y
-
-    return run
 
 
 def _as_complex(qkv: Tensor, heads: int) -> Tensor:
