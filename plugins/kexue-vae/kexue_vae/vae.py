@@ -42,7 +42,7 @@ MAX_ROWS, MAX_ROWS_ELSEWHERE = 128, 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VAEConfig:
-    """Shape of a VAE; the defaults are the 0.6M-parameter model of binarised MNIST.
+    """Shape of a VAE; the defaults make a model of binary 28x28 images with 0.6M parameters.
 
     Args:
         size: side of the square image in pixels; `channels` of it.
