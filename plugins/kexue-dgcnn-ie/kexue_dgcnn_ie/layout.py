@@ -81,10 +81,11 @@ class Layout:
         self.filling = np.concatenate(filling)
 
     def neighbours(self, rows: Integers, distance: int, otherwise: int) -> Integers:
-        """The rows ``distance`` characters before, at and after some, (len, 3); ``otherwise`` where
-        the text has no such character.
+        """The rows ``distance`` characters before, at and after some characters, (len, 3);
+        ``otherwise`` where the text has no such character.
         """
-        steps = np.array([-distance, 0, distance])
-        place = self.position[rows, None] + steps
-        inside = (place >= 0) & (place < self.lengths[self.text[rows], None])
-        return np.where(inside, rows[:, None] + steps, otherwise)
+        place = self.position.take(rows)
+        end = self.lengths.take(self.text.take(rows))
+        before = np.where(place >= distance, rows - distance, otherwise)
+        after = np.where(place + distance < end, rows + distance, otherwise)
+        return np.stack([before, rows, after], -1)

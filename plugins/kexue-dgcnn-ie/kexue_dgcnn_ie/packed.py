@@ -44,6 +44,9 @@ __all__ = ["Packed", "can_pack", "packed"]
 #: Attention scores that are worked out at once, to stay in the cache.
 SCORES = 2**19
 
+#: Sums of exponentials between which none that counts can have left the range of numbers.
+MODERATE = 1e-25, 1e25
+
 #: Model -> dtype -> (its weights then, what was made of them). Beside the models, not on them: a
 #: copy or a pickle of a model has nothing to do with it.
 _PACKED: WeakKeyDictionary[DGCNN, dict[torch.dtype, tuple[object, Packed]]] = WeakKeyDictionary()
@@ -240,7 +243,8 @@ class Packed:
         index[:-1, 1][real] = c.characters + 1 + layout.position[real]
         near = layout.neighbours(np.arange(rows), self.dilations[0], rows)
         near[~real] = rows
-        taps = index[near] + len(self.table) * np.arange(3)[:, None]  # (T, 3, 2)
+        taps = index.take(near, 0)  # (T, 3, 2), twenty times as fast as index[near]
+        taps += len(self.table) * np.arange(3)[:, None]
         return (
             F.embedding_bag(torch.from_numpy(index[:-1]), self.table, mode="sum"),
             F.embedding_bag(torch.from_numpy(taps.reshape(rows, 6)), self.first, mode="sum"),
@@ -256,24 +260,12 @@ class Packed:
         for block in layout.blocks:
             longest = block.longest
             most = max(1, SCORES // (heads * longest**2))
-            lengths = torch.from_numpy(layout.lengths[block.first : block.first + block.texts])
             for i in range(0, block.texts, most):
                 n = min(most, block.texts - i)
                 rows = slice(block.row + i * longest, block.row + (i + n) * longest)
                 split = qkv[rows].view(n, longest, 3, heads, k).permute(2, 0, 3, 1, 4)
-                q, keys, v = split.reshape(3, n * heads, longest, k)
-                scores = torch.bmm(q, keys.transpose(1, 2))
-                shortest = int(lengths[i + n - 1])
-                if shortest < longest:  # columns that are filling in some text
-                    past = torch.arange(shortest, longest) >= lengths[i : i + n, None]
-                    columns = scores.view(n, heads, longest, longest)[..., shortest:]
-                    columns.masked_fill_(past[:, None, None], -torch.inf)
-                if self.dtype == torch.bfloat16:  # whose own softmax takes twice as long
-                    scores = scores.float().softmax(-1).to(self.dtype)
-                else:
-                    scores = scores.softmax(-1)
-                out = torch.bmm(scores, v).view(n, heads, longest, k).transpose(1, 2)
-                mixed[rows].view(n, longest, heads, k).copy_(out)
+                past = _past(layout.lengths[block.first + i :][:n], longest)
+                mixed[rows].view(n, longest, heads, k).copy_(_mix(split, past).transpose(1, 2))
         return mixed.view(-1, 2, d)
 
     def _candidates(
@@ -297,11 +289,11 @@ class Packed:
         pooled = []
         for block in layout.blocks:
             states = t[block.rows].view(block.texts, block.longest, -1)
-            lengths = torch.from_numpy(layout.lengths[block.first : block.first + block.texts])
-            if int(lengths[-1]) < block.longest:
-                past = torch.arange(block.longest) >= lengths[:, None]
-                states = states.masked_fill(past[..., None], -torch.inf)
-            pooled.append(states.amax(1))
+            past = _past(layout.lengths[block.first :][: block.texts], block.longest)
+            some = states[:, block.longest - past.shape[1] :]  # filling in some text
+            some = some.masked_fill(past[..., None], -torch.inf)
+            parts = states[:, : block.longest - past.shape[1]], some
+            pooled.append(torch.stack([x.amax(1) for x in parts if x.shape[1]]).amax(0))
         return log_sigmoid(numbers(self.predicate(self.predicate_hidden(torch.cat(pooled)))))
 
     @staticmethod
@@ -314,3 +306,32 @@ class Packed:
         # In float32 and from these numbers, as the network rounds it.
         point = (first * (1 - a) + last * a).round().long()
         return t.index_select(0, (torch.from_numpy(rows) + point - first).flatten())
+
+
+def _past(lengths: Integers, longest: int) -> Tensor:
+    """Which of the last places are filling, (texts, places): as many places as are filling in the
+    shortest text, which is the last.
+    """
+    return torch.from_numpy(np.arange(lengths[-1], longest) >= lengths[:, None])
+
+
+def _mix(heads: Tensor, past: Tensor) -> Tensor:
+    """Attention of queries, keys and values (3, n, heads, L, k), whose scores are scaled, ->
+    (n, heads, L, k). The last places are filling where ``past`` says so.
+    """
+    _, n, count, longest, k = heads.shape
+    q, keys, v = heads.reshape(3, n * count, longest, k)
+    scores = torch.bmm(q, keys.transpose(1, 2))
+    if past.numel():
+        last = scores.view(n, count, longest, longest)[..., longest - past.shape[1] :]
+        last.masked_fill_(past[:, None, None], -torch.inf)
+    if scores.dtype == torch.bfloat16:
+        # Its own softmax takes twice as long as float32's, and that as long as the rest. So the
+        # sums come out of the product, by a value of 1, and are divided by in the end.
+        both = torch.bmm(scores.exp(), torch.cat([v, torch.ones_like(v)], -1))
+        mixed, sums = both[..., :k], both[..., k:]
+        low, high = torch.aminmax(sums)
+        if MODERATE[0] < float(low) <= float(high) < MODERATE[1]:
+            return (mixed / sums).view(n, count, longest, k)
+        scores = scores.float()
+    return torch.bmm(scores.softmax(-1).to(v.dtype), v).view(n, count, longest, k)

@@ -14,7 +14,7 @@ from kexue_dgcnn_ie.decoding import Spans
 from kexue_dgcnn_ie.dgcnn import DGCNNConfig, Encoded
 from kexue_dgcnn_ie.extractor import Piece, TripleExtractor
 from kexue_dgcnn_ie.layout import Layout
-from kexue_dgcnn_ie.packed import can_pack, packed
+from kexue_dgcnn_ie.packed import _mix, can_pack, packed
 from torch import Tensor
 
 #: Blocks of one text and of several, with filling and without, texts of one and two characters.
@@ -213,6 +213,28 @@ def test_it_does_not_mind_autocast() -> None:
     plain = scores(*both(model, torch.float32)[1])
     with torch.autocast("cpu", torch.bfloat16):
         assert scores(*both(model, torch.float32)[1]) == plain
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_attention(dtype: torch.dtype) -> None:
+    """Also where exponentials of scores leave the range of numbers. bfloat16 has 8 bits; scores of
+    hundreds have errors of 1e-5 in float32.
+    """
+    torch.manual_seed(0)
+    past = torch.tensor([[False, False], [False, True], [True, True]])
+    inside = F.pad(~past, (3, 0), value=True)[:, None, None]
+    limit = {torch.float32: 1e-4, torch.bfloat16: 0.03, torch.float64: 1e-12}[dtype]
+    for scale, shift in ((1, 0), (1, 200), (1, -200), (30, 0)):
+        heads = torch.randn(3, 3, 2, 5, 4, dtype=torch.float64)
+        heads[0] *= scale
+        heads[1, ..., 0], heads[0, ..., 0] = shift, 1  # a score more for all
+        heads = heads.to(dtype)
+        q, keys, v = heads.double()
+        scores = (q @ keys.transpose(-1, -2)).to(dtype).double()  # as they are rounded
+        wanted = scores.masked_fill(~inside, -torch.inf).softmax(-1) @ v
+        found = _mix(heads, past).double()
+        assert found.dtype == torch.float64
+        assert torch.allclose(found, wanted, rtol=0, atol=limit)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
