@@ -6,7 +6,8 @@ ones and |.| the Euclidean norm,
 
     |ẑ.ê + b̂ - (z.e + b)| <= |z - ẑ| |e| + |ẑ| |e - ê| + |b - b̂|      (Cauchy-Schwarz)
 
-plus what the sum loses in float32. So every score lies in an interval, and a code whose interval
+plus what the sum loses in float32. All lengths are from the middle of the codes: what they and z
+have in common, in a trained net most of them, tells none apart. So every score lies in an interval, and a code whose interval
 ends below where another's begins is not the nearest. What is left is a code or two a row.
 """
 
@@ -64,15 +65,17 @@ def shortlist(z: Tensor, table: Tensor) -> Tensor | None:
     n, dim = z.shape
     # A norm this small may be one that was lost to underflow, in it or in the products.
     tiny = math.sqrt(dim) * 2.0**-63
-    # Of a sum of dim products in float32: its terms are at most |z| |e|, twice for good measure.
-    summing = (dim + 4) * 2.0**-23
-    z_short = z.bfloat16()
-    z_norm, z_lost = _norm(z_short.float()) + tiny, _norm(z - z_short.float()) + tiny
+    # Of a sum of dim products in float32, and of what is subtracted before; twice for good measure.
+    summing = (dim + 8) * 2.0**-23
+    middle = table[:CODES].mean(0)
+    rows = z - middle
+    z_short = rows.bfloat16()
+    z_norm, z_lost = _norm(z_short.float()) + tiny, _norm(rows - z_short.float()) + tiny
     least = z_norm.new_full((n,), -torch.inf)  # where the interval of the best code begins
     shift = z_norm.new_zeros(())
     found: list[tuple[Tensor, Tensor, Tensor]] = []  # rows, codes, where their intervals end
     for k in range(0, len(table), CODES):
-        e = table[k : k + CODES]
+        e = table[k : k + CODES] - middle
         squares = e.square().sum(1)
         if k == 0:
             shift = squares.mean() / 2  # what all share decides nothing, and would cost digits
@@ -103,9 +106,9 @@ def shortlist(z: Tensor, table: Tensor) -> Tensor | None:
             value = members[pair, member]
             row, code = row[pair], k + member * count + group[pair]
             found.append((row + i, code, value + ROUNDING * value.abs() + slack[row]))
-    rows, codes, ends = (torch.cat(parts) for parts in zip(*found, strict=True))
-    reach = (ends >= least[rows]).nonzero()[:, 0]
-    return _nearest_of(z, table, rows[reach], codes[reach])
+    row, code, end = (torch.cat(parts) for parts in zip(*found, strict=True))
+    reach = (end >= least[row]).nonzero()[:, 0]
+    return _nearest_of(z, table, row[reach], code[reach])
 
 
 def _norm(x: Tensor) -> Tensor:

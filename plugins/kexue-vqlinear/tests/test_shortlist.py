@@ -15,6 +15,16 @@ def reference(z: Tensor, table: Tensor) -> Tensor:
     return torch.stack([(d == d.min()).nonzero()[0, 0] for d in squares])
 
 
+def centred(near: Tensor, length: float) -> Tensor:
+    """`near` among codes that no z is near, their middle exactly 0: vectors are rounded as given.
+
+    The last coordinate of `near` and of z is 0; of the others it is +-length.
+    """
+    far = torch.zeros(1000, near.shape[1])
+    far[::2, -1], far[1::2, -1] = length, -length
+    return torch.cat([near, -near, far])
+
+
 @pytest.mark.parametrize("n", [1, 7, ROWS + 9])
 @pytest.mark.parametrize("k", [1, 3, GROUPS, 5 * GROUPS, CODES + 1, CODES + 3 * GROUPS])
 def test_it_is_the_nearest(n: int, k: int) -> None:
@@ -40,36 +50,40 @@ def test_it_parts_codes_that_bfloat16_cannot() -> None:
 def test_the_worst_that_rounding_can_do_is_within_the_bound() -> None:
     """Of two codes every product of the one loses, and every product of the other gains."""
     low, high = 1 + 0.99 * 2.0**-8, 1 + 1.01 * 2.0**-8  # round to 1 and to 1 + 2^-7
-    half = torch.arange(257) < 128
-    z = torch.where(half, low, high)
-    table = torch.full((64, 257), -0.1)
-    table[7] = torch.where(half, 2 * low, 0.0)
-    table[3] = torch.where(half, 0.0, 2 * high)
-    z[-1], table[7, -1], table[3, -1] = 0.0, 0.0, 0.01  # the other is a little further away
-    assert reference(z[None], table).tolist() == [7]
-    bias = -0.5 * table.square().sum(1)
-    scores = F.linear(z.bfloat16(), table.bfloat16(), bias.bfloat16()).float()
-    assert float(scores[3] - scores[7]) > 3
-    found = shortlist(z[None], table)
+    z, near = torch.zeros(1, 258), torch.zeros(2, 258)
+    z[:, :128], near[0, :128] = low, 2 * low
+    z[:, 128:256], near[1, 128:256] = high, 2 * high
+    near[1, 256] = 0.01  # the second is a little further away
+    bias = -0.5 * near.square().sum(1)
+    scores = F.linear(z.bfloat16(), near.bfloat16(), bias.bfloat16()).float()
+    assert float(scores[0, 1] - scores[0, 0]) > 3
+    table = centred(near, 6.0)
+    assert reference(z, table).tolist() == [0]
+    found = shortlist(z, table)
     assert found is not None
-    assert found.tolist() == [7]
+    assert found.tolist() == [0]
 
 
 def test_what_the_scores_lose_is_within_the_bound() -> None:
     """Vectors without rounding: what is left is that of their norms and of the sums."""
     torch.manual_seed(0)
-    z, table = (torch.randn(size, 2).bfloat16().float() for size in (2000, 30))
-    assert torch.equal(shortlist(z, table), reference(z, table))
+    z, near = (torch.randn(size, 3).bfloat16().float() for size in (2000, 30))
+    z[:, -1] = near[:, -1] = 0.0
+    table = centred(near, 4.0)
+    found = shortlist(z, table)
+    assert found is not None
+    assert torch.equal(found, reference(z, table))
 
 
 def test_what_the_bias_loses_is_within_the_bound() -> None:
     """Codes near 2z, whose products and biases cancel: scores are small, and lose little."""
     torch.manual_seed(0)
-    z = torch.tensor([[1.4, 0.7, 0.3, 0.1]]).bfloat16().float()
+    z = torch.tensor([[1.4, 0.7, 0.3, 0.1, 0.0]]).bfloat16().float()
     wrong = 0
     for _ in range(20):
-        near = 2 * z + torch.empty(20, 4).uniform_(-0.05, 0.05)
-        table = torch.cat([near, -0.1 * z.expand(1000, 4)]).bfloat16().float()
+        near = (2 * z + torch.empty(20, 5).uniform_(-0.05, 0.05)).bfloat16().float()
+        near[:, -1] = 0.0
+        table = centred(near, 0.5)
         bias = -0.5 * table.square().sum(1)
         rounded = F.linear(z.bfloat16(), table.bfloat16(), bias.bfloat16()).argmax(1)
         wrong += int(rounded != reference(z, table))
@@ -80,17 +94,15 @@ def test_what_the_bias_loses_is_within_the_bound() -> None:
 def test_norms_lost_to_underflow_are_within_the_bound() -> None:
     """As the worst above, with codes whose squares are 0 in float32."""
     low, high, tiny = 1 + 0.99 * 2.0**-8, 1 + 1.01 * 2.0**-8, 2.0**-84
-    half = torch.arange(257) < 128
-    z = torch.where(half, low, high)
-    table = torch.full((64, 257), -tiny)
-    table[7] = torch.where(half, tiny * low, 0.0)
-    table[3] = torch.where(half, 0.0, tiny * high)
-    z[-1], table[7, -1], table[3, -1] = 1.0, tiny / 32, 0.0
-    exact = table.double() @ z.double()
-    assert exact.argmax() == 7
-    assert F.linear(z.bfloat16(), table.bfloat16()).argmax() == 3
-    found = shortlist(z[None], table)
-    assert found is None or found.tolist() == [7]
+    z, near = torch.zeros(1, 258), torch.zeros(2, 258)
+    z[:, :128], near[0, :128] = low, tiny * low
+    z[:, 128:256], near[1, 128:256] = high, tiny * high
+    z[:, 256], near[0, 256] = 1.0, tiny / 32
+    table = centred(near, tiny)
+    assert (table.double() @ z[0].double()).argmax() == 0
+    assert F.linear(z.bfloat16(), table.bfloat16()).argmax() == 1
+    found = shortlist(z, table)
+    assert found is None or found.tolist() == [0]
 
 
 @pytest.mark.parametrize("z_scale", [1e-25, 1e-12, 1e-3, 1e3, 1e12])
@@ -103,6 +115,15 @@ def test_it_is_the_nearest_at_any_scale_or_says_none(z_scale: float, scale: floa
     assert found is None or torch.equal(found, reference(z, table))
     if 1e-12 <= z_scale == scale:
         assert found is not None
+
+
+def test_what_all_have_in_common_does_not_matter() -> None:
+    """A net's vectors lie far from 0 and near each other."""
+    torch.manual_seed(0)
+    z, table = 100 + torch.randn(50, 32), 100 + torch.randn(300, 32)
+    found = shortlist(z, table)
+    assert found is not None
+    assert torch.equal(found, reference(z, table))
 
 
 def test_one_long_code_or_row_spoils_nothing() -> None:
@@ -122,7 +143,9 @@ def test_of_equals_the_lowest_wins() -> None:
 
 def test_many_codes_about_equally_near_give_none() -> None:
     torch.manual_seed(0)
-    assert shortlist(torch.randn(20, 16), 1 + 1e-4 * torch.randn(4096, 16)) is None
+    table = 1 + 1e-4 * torch.randn(4096, 16)
+    table[::2] *= -1
+    assert shortlist(torch.randn(20, 16), table) is None
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf, 1e30])
