@@ -6,9 +6,11 @@ ones and |.| the Euclidean norm,
 
     |ẑ.ê + b̂ - (z.e + b)| <= |z - ẑ| |e| + |ẑ| |e - ê| + |b - b̂|      (Cauchy-Schwarz)
 
-plus what the sum loses in float32. All lengths are from the middle of the codes: what they and z
-have in common, in a trained net most of them, tells none apart. So every score lies in an interval, and a code whose interval
-ends below where another's begins is not the nearest. What is left is a code or two a row.
+plus what the sum loses in float32. So every score lies in an interval, and a code whose interval
+ends below where another's begins is not the nearest. What is left is a few codes a row.
+
+All lengths are from the middle of the codes. What they and z have in common, which is most of them
+in a net that learns, tells no two apart, and would widen every interval.
 """
 
 from __future__ import annotations
