@@ -193,8 +193,9 @@ class TripleExtractor(DGCNN):
             texts: Any; an empty one has no facts.
             batch_size: Windows that are read at once; it changes nothing but speed and memory.
             dtype: What to compute in; ``None`` for that of the weights, ``"auto"`` for bfloat16
-                where the processor has instructions for it, and else float32. Another one than the
-                weights' makes a copy of them, which is kept until they change.
+                where the processor has instructions for it, and else float32. On a CPU the weights
+                are packed for it (:mod:`.packed`), elsewhere another one than theirs makes a copy;
+                either is kept until they change.
             start_threshold, end_threshold: Probabilities above which a character is a start, or an
                 end; those of the config where ``None``.
         """
