@@ -42,10 +42,10 @@ def measure(name: str) -> dict[str, Any]:
     module = importlib.import_module(f"rows.{name}")
     rows = [{**asdict(row), "met": row.met} for row in module.measure()]
     measured = datetime.now(UTC).strftime("%Y-%m-%d")
-    return {"measured": measured, "machine": machine(), "rows": rows}
+    return {"measured": measured, "machine": machine(getattr(module, "THREADS", 1)), "rows": rows}
 
 
-def machine() -> str:
+def machine(threads: int = 1) -> str:
     """The machine in words: processor, cores, versions."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
@@ -53,7 +53,8 @@ def machine() -> str:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
         model = next((x.partition(":")[2].strip() for x in lines if "model name" in x), model)
     python, torch = platform.python_version(), metadata.version("torch")
-    return f"{model}, {os.cpu_count()} cores, 1 thread; Python {python}, torch {torch}"
+    pinned = f"{os.cpu_count()} cores, {threads} thread{'s' * (threads > 1)}"
+    return f"{model}, {pinned}; Python {python}, torch {torch}"
 
 
 def measure_apart(name: str) -> dict[str, Any]:
@@ -75,9 +76,9 @@ def table(results: Mapping[str, Any]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench`. Times are medians, CPU time of one thread; contenders take turns",
-        "in one process. The ratio says how many times less ours takes, in brackets its quartiles",
-        "over the rounds. Bars were set before.",
+        "Written by `make bench`. Times are medians: CPU time of one thread, or, where a row says",
+        "two threads, time on the clock. Contenders take turns in one process. The ratio says how",
+        "many times less ours takes, in brackets its quartiles over the rounds. Bars came first.",
         "",
         "| | ours | peer | ratio | bar | |",
         "|---|---:|---:|---:|---:|---|",

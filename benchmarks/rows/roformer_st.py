@@ -6,6 +6,7 @@ import gzip
 import os
 import random
 import tempfile
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -55,6 +56,7 @@ def measure() -> list[Row]:
                 },
                 rounds=5,
                 warmup=1,
+                clock=time.perf_counter,
             )
         name = f"sentence-transformers {metadata.version('sentence-transformers')}"
         what = f"{len(few)} sentences of LCQMC, RoFormer-Sim {size}, {THREADS} threads"
