@@ -269,6 +269,7 @@ class Rewriting(Experiment):
     ) -> tuple[Sequence[ResultRecord], Mapping[str, Curve]]:
         """Rewrite the questions."""
         import kexue_core as kexue
+        from kexue_core.api import provenance
         from kexue_core.folder import WEIGHTS_FILE
         from kexue_core.hub.receipts import hash_file
         from kexue_roformer_sim.data import HeldOut
@@ -290,7 +291,7 @@ class Rewriting(Experiment):
             method="beam" if variant == "beam" else "sample",
             masked=0.2 if variant == "masked" else 0.0,
         )
-        known = kexue.api.provenance(model)
+        known = provenance(model)
         assert known is not None
         return [
             ResultRecord(

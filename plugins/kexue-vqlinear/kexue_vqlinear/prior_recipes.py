@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import kexue_core as kexue
+from kexue_core.api import provenance
 from kexue_core.errors import ConfigError, UnsupportedError
 from kexue_core.training import Batch, Card, Dataset, Recipe, RecipeConfig, Split, StepContext
 from kexue_core.training.data import open_images
@@ -152,7 +153,7 @@ class SimVQPriorCelebA(Recipe):
 
     def data(self, source: str | None, split: Split) -> Dataset:
         """Codes of images that are prepared as the codec wants them."""
-        known = kexue.api.provenance(self.codec)
+        known = provenance(self.codec)
         crop = known.config.preprocess.get("crop") if known else None
         channels, size, _ = self.codec.data_shape
         images = open_images(source or self.hub, split, size=size, channels=channels, crop=crop)
