@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kexue_core.errors import DataError
@@ -32,8 +33,10 @@ from kexue_core.training import (
     StepContext,
 )
 from kexue_core.training.data import open_images, random_flip
+from kexue_vae.centres import centre_of
 from kexue_vae.cvae import CVAE, CVAEConfig
 from kexue_vae.data import BinarizedOnce
+from kexue_vae.judge import Judge, disturb
 from kexue_vae.likelihoods import make_likelihood
 from kexue_vae.losses import ELBO, IWAE
 from kexue_vae.vae import VAE, VAEConfig
@@ -49,6 +52,8 @@ __all__ = [
 
 EVALUATION_BATCH = 128
 PREVIEW_IMAGES = 20
+#: Images of a batch that the judge sees, and samples that it judges.
+JUDGED = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +176,11 @@ class VAEMnist(Recipe):
             loss = IWAE()(terms.log_weights)
         else:
             loss = ELBO(beta=c.beta, free_bits=c.free_bits)(terms.log_likelihood, terms.kl)
+        beside = self._beside(modules, batch, context)
+        if "beside" in beside:
+            loss = loss + beside.pop("beside")
         return {
+            **beside,
             "loss": loss,
             "log_likelihood": terms.log_likelihood.mean(),
             "kl": terms.kl.sum(1).mean(),
@@ -258,16 +267,26 @@ class VAEMnist(Recipe):
         """What the model is conditioned on: nothing."""
         return None
 
+    def _beside(
+        self, modules: Mapping[str, nn.Module], batch: Batch, context: StepContext
+    ) -> dict[str, Tensor]:
+        """What is trained beside the bound: ``beside`` is added to the loss, the rest is logged."""
+        return {}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VAECelebAConfig(VAEMnistConfig):
-    """64x64 faces, convolutional, with the deviation that is best for each batch [2]."""
+    """64x64 faces, convolutional, with the deviation that is best for each batch [2].
+
+    With beta = 1 the bound is 0.06 bits a value better, and the posteriors fill so little of the
+    prior that samples are hardly faces; with 8 they are.
+    """
 
     steps: int = 4_200
     batch_size: int = 64
     ema: float = 0.999
     evaluate_every: int = 0
-    preview_every: int = 1_000
+    preview_every: int = 400
     checkpoint_every: int = 1_000
     size: int = 64
     channels: int = 3
@@ -276,6 +295,7 @@ class VAECelebAConfig(VAEMnistConfig):
     widths: tuple[int, ...] = (32, 64, 128, 256)
     likelihood: str = "gaussian-optimal"
     learning_rate: float = 1e-3
+    beta: float = 8.0
     warmup: int = 200
     clip: float = 1000.0
     iwae_steps: int = 0
@@ -309,18 +329,21 @@ class CVAEFashionConfig(VAEMnistConfig):
 
     Attributes:
         classes: Number of classes; labels are 0 to classes - 1.
+        adversarial: Weight, in nats an image, of what a judge says of samples of the prior; 0 is
+            the model of the post. See :mod:`kexue_vae.judge`.
     """
 
-    steps: int = 10_000
+    steps: int = 6_000
     ema: float = 0.999
     evaluate_every: int = 0
-    preview_every: int = 5_000
-    checkpoint_every: int = 5_000
+    preview_every: int = 1_000
+    checkpoint_every: int = 1_000
     latent: int = 16
     likelihood: str = "gaussian-optimal"
     iwae_steps: int = 0
     evaluation_samples: int = 100
     classes: int = 10
+    adversarial: float = 20.0
 
 
 class CVAEFashion(VAEMnist):
@@ -337,8 +360,8 @@ class CVAEFashion(VAEMnist):
         data="Fashion-MNIST (Xiao, Rasul & Vollgraf, 2017; arXiv 1708.07747)",
         license="MIT",
         terms="Fashion-MNIST is under the MIT licence, and so are these weights.",
-        limits="Samples are means of the decoder, hence smooth: outlines of clothes with little of "
-        "their texture.",
+        limits="A judge of samples was trained along (adversarially, which the post does not do), "
+        "so that samples are sharp and of the class; they vary less than real clothes do.",
     )
 
     def data(self, source: str | None, split: Split) -> Dataset:
@@ -363,6 +386,47 @@ class CVAEFashion(VAEMnist):
             generator=generator,
         )
         return model.decode(latents)
+
+    def build(self) -> Mapping[str, nn.Module]:
+        """A new model, and a judge of its samples."""
+        modules = dict(super().build())
+        c = self.config
+        if c.adversarial:
+            modules["judge"] = Judge(c.channels, c.size, c.classes)
+        return modules
+
+    def optimizers(self, modules: Mapping[str, nn.Module]) -> Mapping[str, torch.optim.Optimizer]:
+        """Adam for both."""
+        return {
+            name: torch.optim.Adam(module.parameters(), lr=self.config.learning_rate, fused=True)
+            for name, module in modules.items()
+        }
+
+    def _beside(
+        self, modules: Mapping[str, nn.Module], batch: Batch, context: StepContext
+    ) -> dict[str, Tensor]:
+        """A step of the judge, on real images and drawn ones, and what it says of the latter."""
+        if "judge" not in modules:
+            return {}
+        image, label = batch["image"][:JUDGED], batch["label"][:JUDGED].long()
+        n, shape = len(image), tuple(image.shape[1:])
+
+        def seen(x: Tensor) -> Tensor:
+            return disturb(x, context.noise(n, "uniform", 2), context.noise(n, "normal", *shape))
+
+        model, judge = (getattr(modules[m], "module", modules[m]) for m in ("model", "judge"))
+        assert isinstance(model, CVAE)
+        noise = context.noise(n, "normal", self.config.latent)
+        drawn = model.mean(centre_of(label, model.prior_mean) + noise)
+        shown = torch.cat([seen(image), seen(drawn.detach())])
+        is_drawn = torch.full_like(label, self.config.classes)
+        told = F.cross_entropy(modules["judge"](shown), torch.cat([label, is_drawn]))
+        context.minimize("judge", told)
+
+        judge.requires_grad_(False)  # gradients pass through it
+        taken = F.cross_entropy(judge(seen(drawn)), label)
+        judge.requires_grad_(True)
+        return {"beside": self.config.adversarial * taken, "judge": told, "taken": taken}
 
     def _model(self) -> VAE:
         return CVAE(CVAEConfig(**self._shape(), classes=self.config.classes))

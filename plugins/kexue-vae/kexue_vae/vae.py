@@ -307,6 +307,10 @@ class VAE(nn.Module):
         """Latents (n, d) -> the mean of p(x|z), (n, C, H, W) in [0, 1]."""
         if z.ndim != 2 or z.shape[1] != self.config.latent:
             raise ValueError(f"latents must be (n, {self.config.latent}), not {tuple(z.shape)}")
+        return self.mean(z)
+
+    def mean(self, z: Tensor) -> Tensor:
+        """The same with gradients, for losses of what is drawn."""
         return self.likelihood.mean(self._run(self.decoder, z))
 
     @torch.no_grad()

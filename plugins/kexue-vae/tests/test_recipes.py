@@ -12,6 +12,7 @@ import pytest
 import torch
 from kexue_vae import CVAE, VAE, binarize
 from kexue_vae.data import BinarizedOnce
+from kexue_vae.judge import disturb
 from kexue_vae.recipes import CVAEFashion, VAECelebA, VAEMnist
 from PIL import Image
 
@@ -85,13 +86,17 @@ def test_a_short_run_learns_and_publishes_what_it_evaluates(kind, data, tmp_path
     assert 0 <= images.min() <= images.max() <= 1
 
 
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(data, tmp_path) -> None:
+@pytest.mark.parametrize("kind", ["vae", "cvae"])
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(kind, data, tmp_path) -> None:
+    recipe_class, settings = RECIPES[kind]
+    settings = {**SMALL, **settings, "steps": 8, "widths": (8,)}
+
     def run(name: str, minutes: float | None) -> Path:
-        recipe = VAEMnist(VAEMnist.Config(**{**SMALL, "widths": (8,), "iwae_steps": 8}))
+        recipe = recipe_class(recipe_class.Config(**settings))
         return train(
             recipe,
             name="short",
-            model=discover().find("model", "vae", "kexue-vae"),
+            model=discover().find("model", kind, "kexue-vae"),
             data=str(data),
             out=tmp_path / name,
             max_minutes=minutes,
@@ -103,6 +108,51 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(data, tmp_p
     expected, found = load_folder(whole / "weights"), load_folder(resumed / "weights")
     for key, value in expected.state_dict().items():
         assert torch.equal(found.state_dict()[key], value), key
+
+
+def test_a_judge_trains_what_is_drawn_and_nothing_is_drawn_to_train_the_judge() -> None:
+    recipe = CVAEFashion(CVAEFashion.Config(**SMALL, widths=(16,), classes=2))
+    modules = recipe.build()
+    model, judge = modules["model"], modules["judge"]
+    generator = torch.Generator().manual_seed(0)
+    batch = {"image": torch.rand(6, 1, 8, 8), "label": torch.arange(6) % 2}
+    steps: list[str] = []
+
+    class Context:
+        def noise(self, rows: int, draw: str, *shape: int) -> torch.Tensor:
+            make = torch.randn if draw == "normal" else torch.rand
+            return make(rows, *shape, generator=generator)
+
+        def minimize(self, name: str, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+            steps.append(name)
+            loss.backward()
+            return {}
+
+    found = recipe._beside(modules, batch, Context())
+    assert steps == ["judge"]
+    assert all(p.grad is None for p in model.parameters())
+    judge.zero_grad()
+    found["beside"].backward()
+    assert all(p.grad is None for p in judge.parameters())
+    assert all(p.requires_grad for p in judge.parameters())
+    assert model.prior_mean.grad.abs().sum() > 0
+    assert all(p.grad.abs().sum() > 0 for p in model.decoder.parameters())
+    assert all(p.grad is None for p in model.encoder.parameters())
+    # Without it, the recipe is that of the post: one network, one optimiser.
+    plain = CVAEFashion(CVAEFashion.Config(**SMALL, classes=2, adversarial=0.0))
+    assert list(plain.build()) == ["model"]
+
+
+def test_a_disturbed_image_is_the_image_moved() -> None:
+    image = torch.rand(3, 1, 6, 5)
+    shift = torch.tensor([[0.5, 0.5], [0.0, 0.99], [0.99, 0.5]])
+    moved = disturb(image, shift, torch.zeros_like(image))
+    assert torch.equal(moved[0], image[0])
+    # Two to the right and two down of where the window starts; zeros come in.
+    assert torch.equal(moved[1, :, 2:, :-2], image[1, :, :-2, 2:])
+    assert torch.equal(moved[2, :, :-2], image[2, :, 2:])
+    assert not moved[2, :, -2:].any()
+    assert disturb(image, shift, torch.ones_like(image)).sub(moved).allclose(torch.tensor(0.1))
 
 
 def test_validation_and_test_images_are_binarised_once_and_hashed(data: Path) -> None:
