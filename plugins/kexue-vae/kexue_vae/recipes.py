@@ -352,7 +352,6 @@ class CVAEFashion(VAEMnist):
     Config: ClassVar[type[RecipeConfig]] = CVAEFashionConfig
     config: CVAEFashionConfig
     hub: ClassVar[str] = "zalando-datasets/fashion_mnist"
-    temperature: ClassVar[float] = 0.7
     card: ClassVar[Card] = Card(
         summary="Conditional VAE (one prior mean a class, multilayer perceptrons) of Fashion-MNIST "
         "at 28x28: `kexue sample cvae-fashion -o labels=3` draws dresses. Classes are 0 T-shirt, "
