@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -205,7 +206,8 @@ def test_what_it_does_not_know_is_left_to_the_network() -> None:
                     {"words": 2, "word_width": 2}):  # fmt: skip
         other = eager(**options)
         assert not can_pack(other, torch.float64)
-        assert other.extract([p.text for p in pieces()])
+        if "words" not in options or find_spec("jieba"):  # words are found by jieba
+            assert other.extract([p.text for p in pieces()])
 
 
 def test_it_does_not_mind_autocast() -> None:
