@@ -21,7 +21,7 @@ from kexue_dgcnn_ie.recipes import DGCNNDuIEConfig
 from kexue_dgcnn_ie.text import Vocabulary
 from torch import Tensor, nn
 
-TEXTS, BATCH, CORES = 256, 64, 2
+TEXTS, BATCH, THREADS = 256, 64, 2
 CHARACTERS = 7_000
 #: Texts a second on two cores.
 BARS = {"bfloat16": 1_500.0, "float32": 900.0}
@@ -161,7 +161,7 @@ def _texts(rng: random.Random, characters: str) -> list[str]:
 def measure() -> list[Row]:
     import transformers
 
-    torch.set_num_threads(CORES)
+    torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     others = "".join(map(chr, range(0x4E00, 0x4E00 + CHARACTERS + 20)))
     others = "".join(c for c in others if c not in RESERVED)[: CHARACTERS - 2 - len(RESERVED)]
@@ -188,8 +188,8 @@ def measure() -> list[Row]:
         rows.append(
             Row(
                 what=f"DGCNN-IE extracts from texts of 50-60 characters with {found / TEXTS:.1f} "
-                f"facts, batch {BATCH}, {name}, {CORES} cores, looking up characters and decoding "
-                "included",
+                f"facts, batch {BATCH}, {name}, {THREADS} threads, looking up characters and "
+                "decoding included",
                 ours=TEXTS / timing.median("ours"),
                 unit="texts/s",
                 peer=f"RoFormer-small, same heads (transformers {transformers.__version__})",
