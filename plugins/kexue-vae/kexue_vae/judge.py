@@ -2,10 +2,10 @@
 
 The decoder draws means: what classes have in common, and the same for classes that differ in
 details alone. Of samples of Fashion-MNIST few shirts are taken for shirts, and few sandals for
-sandals; so are the means of real shirts and sandals. So a small classifier is trained along, whose
-classes are those of the real images and one more, "drawn" [1, 2]; the decoder is trained to make
-it say the class that was asked for. Without the additional class the decoder finds patterns that
-are recognised and look like nothing. Post 5253 has no such term.
+sandals. So a small classifier is trained along, whose classes are those of the real images and
+one more, "drawn" [1, 2]; the decoder is trained to make it say the class that was asked for.
+Without the additional class it finds patterns that are recognised and look like nothing. Post 5253
+has no such term.
 
 References:
     [1] Bao et al., CVAE-GAN: Fine-Grained Image Generation through Asymmetric Training, 2017.
