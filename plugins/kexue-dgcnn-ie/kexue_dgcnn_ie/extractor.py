@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kexue_core.packing import fingerprint
 from kexue_dgcnn_ie import distant
 from kexue_dgcnn_ie.decoding import (
     Fact,
@@ -25,7 +26,6 @@ from kexue_dgcnn_ie.decoding import (
 )
 from kexue_dgcnn_ie.dgcnn import DGCNN, DGCNNConfig, Encoded, Rows
 from kexue_dgcnn_ie.packed import Packed, can_pack, packed
-from kexue_dgcnn_ie.packing import fingerprint
 from kexue_dgcnn_ie.text import Vocabulary, normalize, windows
 from kexue_dgcnn_ie.triples import Schema, Triple
 from kexue_dgcnn_ie.words import Lexicon

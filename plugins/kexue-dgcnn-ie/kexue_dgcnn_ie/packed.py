@@ -5,7 +5,7 @@ The results are those of the network; what differs is the order of the work:
 - Before the first convolution lies nothing but a table, and a convolution is linear: what it makes
   of each character at each tap, and of each position, is computed once for all texts. So is what
   the distance from a subject adds to a character.
-- Weights are packed, see :mod:`.packing`, and the two attentions are one with twice the heads.
+- Weights are packed (:mod:`kexue_core.packing`), and both attentions are one with twice the heads.
 - A probability here is a product, and no product is above its least factor. Only a character whose
   prior is above the threshold can start or end anything, and only there are subjects and objects
   worked out; logarithms only where a logit is high enough.
@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kexue_core.packing import Activation, Linear, fingerprint, linear
 from kexue_dgcnn_ie.decoding import Spans
 from kexue_dgcnn_ie.dgcnn import DGCNN, SUBJECT_POINTS, GatedConvolution
 from kexue_dgcnn_ie.layout import Block, Integers, Layout
@@ -34,10 +35,10 @@ from kexue_dgcnn_ie.packed_objects import (
     log_sigmoid,
     nearest,
     numbers,
+    rounded,
     score_of,
     spans_of,
 )
-from kexue_dgcnn_ie.packing import Linear, fingerprint, linear, rounded
 
 __all__ = ["Packed", "can_pack", "packed"]
 
@@ -94,13 +95,13 @@ class Packed:
         self.dtype = dtype
         d = c.width
 
-        def maps(*layers: nn.Module, relu: bool = False) -> Linear:
+        def maps(*layers: nn.Module, activation: Activation = "none") -> Linear:
             """Several linear layers of the same input as one."""
             weight, bias = (
                 torch.cat([rounded(getattr(layer, name), dtype) for layer in layers])
                 for name in ("weight", "bias")
             )
-            return linear(weight, bias, dtype=dtype, relu=relu)
+            return linear(weight, bias, dtype=dtype, activation=activation)
 
         convolutions = [
             layer.convolution for layer in model.layers if isinstance(layer, GatedConvolution)
@@ -109,7 +110,7 @@ class Packed:
         self.gap = max(self.dilations)
         self.table, self.first = self._tables(model, convolutions[0].linear)
         self.convolutions = [maps(convolution.linear) for convolution in convolutions[1:]]
-        self.prior_hidden = maps(*model.prior_hidden, relu=True)
+        self.prior_hidden = maps(*model.prior_hidden, activation="relu")
         start, end = (rounded(layer.weight, dtype) for layer in model.prior)  # type: ignore[arg-type]  # a Linear
         bias = torch.cat([rounded(layer.bias, dtype) for layer in model.prior])  # type: ignore[arg-type]
         self.prior = linear(
@@ -119,7 +120,7 @@ class Packed:
         qkv = torch.stack([rounded(a.qkv.weight, dtype).view(3, d, d) for a in attentions], 1)
         qkv[0] *= (d // c.heads) ** -0.5
         self.qkv = linear(qkv.flatten(0, 2), dtype=dtype)
-        self.predicate_hidden = maps(model.predicate_hidden, relu=True)
+        self.predicate_hidden = maps(model.predicate_hidden, activation="relu")
         self.predicate = maps(model.predicate)
 
         # The columns of the two convolutions apart: those for the text, those for the attention.

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kexue_core.packing import linear
 from kexue_dgcnn_ie.decoding import Spans
 from kexue_dgcnn_ie.dgcnn import DGCNN, SUBJECT_POINTS
 from kexue_dgcnn_ie.layout import Integers
-from kexue_dgcnn_ie.packing import linear, rounded
 
 __all__ = ["Floats", "Likely", "Objects", "Subjects", "least", "log_sigmoid", "nearest", "numbers",
-           "score_of", "spans_of"]  # fmt: skip
+           "rounded", "score_of", "spans_of"]  # fmt: skip
 
 Floats: TypeAlias = npt.NDArray[Any]
 
@@ -226,3 +226,9 @@ def numbers(x: Tensor) -> Floats:
     """As an array, at least float32."""
     array: Floats = (x.float() if x.dtype == torch.bfloat16 else x).numpy()
     return array
+
+
+def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """As in a model of this dtype, but at least float32, for sums."""
+    x = x.detach().to(dtype)
+    return x if dtype == torch.float64 else x.float()

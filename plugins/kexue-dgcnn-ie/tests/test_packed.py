@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from kexue_dgcnn_ie import packing
 from kexue_dgcnn_ie.decoding import Spans
 from kexue_dgcnn_ie.dgcnn import DGCNNConfig, Encoded
 from kexue_dgcnn_ie.extractor import Piece, TripleExtractor
@@ -237,23 +236,6 @@ def test_attention(dtype: torch.dtype) -> None:
         found = _mix(heads, past).double()
         assert found.dtype == torch.float64
         assert torch.allclose(found, wanted, rtol=0, atol=limit)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_linear(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packed or not; bfloat16 has 8 bits of mantissa, and the results are up to 20."""
-    torch.manual_seed(0)
-    weight, bias, x = (torch.randn(*shape).to(dtype) for shape in ((7, 33), (7,), (5, 33)))
-    limit = {torch.float32: 1e-5, torch.bfloat16: 0.1, torch.float64: 1e-12}[dtype]
-    for _ in range(2):
-        for relu in (False, True):
-            for b in (bias, None):
-                wanted = F.linear(x.double(), weight.double(), None if b is None else b.double())
-                found = packing.linear(weight, b, dtype=dtype, relu=relu)(x)
-                assert found.dtype == dtype
-                wanted = wanted.relu() if relu else wanted
-                assert torch.allclose(found.double(), wanted, rtol=0, atol=limit)
-        monkeypatch.setattr(packing, "_has_onednn", lambda dtype: False)
 
 
 def test_layout() -> None:

@@ -1,13 +1,11 @@
 """Which way to vectors and rewrites is the fastest, in which dtype.
 
-On a CPU that is :mod:`.packed` and :func:`.packing.writer`. The two operators that they need are
-torch's own and private (``torch.compile`` uses them), so they are tried out first; where they are
-missing or wrong, the model runs as it is.
+On a CPU that is :mod:`.packed` and :func:`.writer.writer`; where weights cannot be packed, the
+model runs as it is.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
@@ -16,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kexue_core.packing import fingerprint, has_onednn
 from kexue_roformer_sim.packed import Packed
-from kexue_roformer_sim.packing import linear, writer
+from kexue_roformer_sim.writer import writer
 
 if TYPE_CHECKING:
     from kexue_roformer_sim.encoder import Encoder
 
-__all__ = ["can_pack", "fastest_dtype", "packed", "vectors_of", "writer_of"]
+__all__ = ["fastest_dtype", "packed", "vectors_of", "writer_of"]
 
 Vectors = Callable[[Tensor], Tensor]
 
@@ -84,7 +83,7 @@ def fastest_dtype(model: Encoder) -> torch.dtype:
     fast = (
         torch.cuda.is_bf16_supported()
         if weight.device.type == "cuda"
-        else weight.device.type == "cpu" and _has_bfloat16() and can_pack(torch.bfloat16)
+        else weight.device.type == "cpu" and _has_bfloat16() and has_onednn(torch.bfloat16)
     )
     if weight.dtype != torch.float32 or not fast:
         return weight.dtype
@@ -111,34 +110,8 @@ def packed(model: Encoder, dtype: torch.dtype) -> Packed:
     return made[dtype][1]
 
 
-#: Of as many bytes.
-_INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
 def _packs(model: Encoder, dtype: torch.dtype) -> bool:
-    return not model.training and model.pooler.weight.device.type == "cpu" and can_pack(dtype)
-
-
-@functools.cache
-def can_pack(dtype: torch.dtype) -> bool:
-    """Whether the private operators are there, and right, for a dtype."""
-    if dtype not in (torch.float32, torch.bfloat16) or not _mkldnn():
-        return False
-    with torch.random.fork_rng(devices=[]), torch.inference_mode():
-        torch.manual_seed(0)
-        layer = nn.Linear(24, 40)
-        x = torch.randn(3, 5, 24)
-        try:
-            found = linear(layer.weight, layer.bias, dtype, "gelu")(x.to(dtype)).float()
-        except (AttributeError, RuntimeError, TypeError):
-            return False
-        # bfloat16 has 8 bits of mantissa.
-        limit = 1e-5 if dtype == torch.float32 else 0.05
-        return bool((found - F.gelu(layer(x))).abs().max() < limit)
-
-
-def _mkldnn() -> bool:
-    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]  # torch's
+    return not model.training and model.pooler.weight.device.type == "cpu" and has_onednn(dtype)
 
 
 def _has_bfloat16() -> bool:
@@ -163,20 +136,6 @@ def _plain(model: Encoder, dtype: torch.dtype) -> Vectors:
     return run
 
 
-def _state(model: nn.Module) -> list[tuple[int, int, int]]:
-    """What changes when a weight does: where it lies, how often it was written to, and a sample.
-
-    Torch's fused optimizers do not count what they write, but they move every part of the weights:
-    the bits of some 256 numbers of each are added up.
-    """
-    return [
-        (p.data_ptr(), -1 if p.is_inference() else p._version, _sample(p.detach()))
-        for p in model.parameters()
-    ]
-
-
-def _sample(x: Tensor) -> int:
-    if x.device.type != "cpu":
-        return 0
-    flat = x.reshape(-1)[:: max(1, x.numel() // 256)]
-    return int(flat.view(_INTEGER[x.element_size()]).sum())
+def _state(model: nn.Module) -> list[tuple[object, ...]]:
+    """Of some 256 numbers of each parameter: an optimizer moves them all."""
+    return fingerprint(model, most=256)

@@ -1,8 +1,8 @@
 """The encoder for sentence vectors on a CPU: packed weights, no padding, nothing in vain.
 
-Nearly all of the time goes into four products a layer (:mod:`.packing`). The rest is kept small:
-rows of padding do not exist, queries and keys are turned in place by one complex product, and where
-only the first token's state is read, the last layer computes no other.
+Nearly all of the time goes into four products a layer (:mod:`kexue_core.packing`). The rest is kept
+small: rows of padding do not exist, queries and keys are turned in place by one complex product,
+and where only the first token's state is read, the last layer computes no other.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kexue_core.packing import linear
 from kexue_roformer_sim.encoder import norm, rotation
-from kexue_roformer_sim.packing import linear
 
 if TYPE_CHECKING:
     from kexue_roformer_sim.encoder import Encoder, Layer
@@ -79,7 +79,7 @@ class Packed:
         self.dtype = dtype
         self.embeddings = _copy(model.embeddings)
         project = model.embeddings.project
-        self.project = linear(project.weight, project.bias, dtype) if project else None
+        self.project = linear(project.weight, project.bias, dtype=dtype) if project else None
         self.layers = [_PackedLayer(layer, dtype) for layer in model.layers]  # type: ignore[arg-type]
         self.last = None
         if model.layers and self.config.pooling == "cls":
@@ -163,10 +163,10 @@ class _PackedLayer:
         self.heads = layer.heads
         self.dtype = dtype
         weight, bias = (_as_complex(p, layer.heads) for p in (layer.qkv.weight, layer.qkv.bias))
-        self.qkv = linear(weight, bias, dtype)
-        self.attention = linear(layer.attention.weight, layer.attention.bias, dtype)
-        self.inner = linear(layer.inner.weight, layer.inner.bias, dtype, "gelu")
-        self.outer = linear(layer.outer.weight, layer.outer.bias, dtype)
+        self.qkv = linear(weight, bias, dtype=dtype)
+        self.attention = linear(layer.attention.weight, layer.attention.bias, dtype=dtype)
+        self.inner = linear(layer.inner.weight, layer.inner.bias, dtype=dtype, activation="gelu")
+        self.outer = linear(layer.outer.weight, layer.outer.bias, dtype=dtype)
         self.norms = [_cast(layer.norm1, dtype), _cast(layer.norm2, dtype)]
 
     def __call__(self, x: Tensor, turns: Tensor | None, batch: Batch) -> Tensor:
@@ -206,7 +206,8 @@ class _FirstTokens:
             for p in (layer.qkv.weight, layer.qkv.bias)
         )
         self.query, self.key = (
-            linear(*parts, packed.dtype) for parts in zip(weights[:2], biases[:2], strict=True)
+            linear(*parts, dtype=packed.dtype)
+            for parts in zip(weights[:2], biases[:2], strict=True)
         )
         self.value = weights[2].view(layer.heads, -1, weights[2].shape[1]).transpose(1, 2)
         self.bias = biases[2]
