@@ -7,7 +7,6 @@ import json
 import struct
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +15,8 @@ from kexue_vae import VAE, VAEConfig
 from kexue_vae.classes import Classes
 from kexue_vae.data import BinarizedOnce
 from kexue_vae.experiments import Aggregate, Noise, SmallVAEConfig, moments
+from kexue_vae.recipes import CVAEFashionConfig
 
-from kexue_core.errors import DataError
 from kexue_core.experiments import Results, RunResult
 from kexue_core.reproduce import entries, load_experiment, reproduce
 from kexue_core.training.data import open_images
@@ -129,23 +128,23 @@ def test_the_aggregate_is_judged_with_the_kl_alone() -> None:
         assert Aggregate().verdict(results(kl=[good, good], no_kl=[worse, worse])).holds
 
 
-def test_the_classes_have_to_be_drawn_by_the_weights_own_sampler() -> None:
-    def judge(own: list[float], hot: list[float]) -> bool:
+def test_the_classes_have_to_be_drawn_without_a_judge_on_every_seed() -> None:
+    def holds(alone: list[float], judge: list[float]) -> bool:
         runs = {
-            "own": [{"class_agreement": v} for v in own],
-            "temperature_1.0": [{"class_agreement": v} for v in hot],
-            "temperature_0.5": [{"class_agreement": v} for v in hot],
+            "prior_alone": [{"class_agreement": v} for v in alone],
+            "judge": [{"class_agreement": v} for v in judge],
         }
         return Classes().verdict(results(**runs)).holds
 
-    assert judge([0.91, 0.90], [0.5, 0.5])
-    assert not judge([0.91, 0.89], [0.99, 0.99])
+    assert holds([0.91, 0.90], [0.5, 0.5])
+    assert not holds([0.91, 0.89], [0.99, 0.99])
 
 
-def test_the_classes_need_data_for_the_classifier(tmp_path: Path) -> None:
-    context: Any = type("Context", (), {"data": None})()
-    with pytest.raises(DataError, match="--data"):
-        Classes().run("own", 0, context)
+def test_the_classes_differ_in_the_judge_alone() -> None:
+    alone, judge = (Classes().settings(v, quick=False)["config"] for v in Classes.variants)
+    assert {key for key in alone if alone[key] != judge[key]} == {"adversarial"}
+    assert alone["adversarial"] == 0
+    assert judge["adversarial"] == CVAEFashionConfig().adversarial
 
 
 def test_every_entry_point_loads() -> None:
