@@ -25,6 +25,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from kexue_core.experiments import with_error
+
 HERE = Path(__file__).parent
 
 BLOCK = re.compile(r"<!-- record: ([a-z0-9-]+) -->\n.*?<!-- end record -->", re.DOTALL)
@@ -77,8 +79,7 @@ def block(name: str) -> str:
 
 
 def _cell(values: list[float]) -> str:
-    deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{fmean(values):.3f}{deviation}"
+    return with_error(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
 def filled(text: str) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import floor, log10
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -35,10 +36,22 @@ __all__ = [
     "RunResult",
     "Verdict",
     "compare",
+    "with_error",
 ]
 
 #: A measurement on its way: points (step, value).
 Curve = Sequence[tuple[float, float]]
+
+
+def with_error(value: float, error: float | None, *, sign: str = "±") -> str:
+    """A figure and its error, as ``0.00757 ± 0.00012`` or ``22,097 ± 3,780``: to the second digit
+    of the error, of six decimals at most. Four digits where the error is ``None``, or 0.
+    """
+    if not error:
+        digits = f"{value:#.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+        return digits if error is None else f"{digits} {sign} 0"
+    decimals = min(6, max(0, 1 - floor(log10(error))))
+    return f"{value:,.{decimals}f} {sign} {error:,.{decimals}f}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,11 +138,12 @@ class Comparison:
     def __str__(self) -> str:
         count = len(self.advantages)
         mean = fmean(self.advantages)
-        error = f" +- {stdev(self.advantages) / count**0.5:.4f}" if count > 1 else ""
+        error = stdev(self.advantages) / count**0.5 if count > 1 else None
         good = sum(a > 0 for a in self.advantages)
         return (
-            f"{self.better} against {self.worse}: {self.metric} better by {mean:.4f}{error} "
-            f"(margin {self.margin:g}), on {good} of {count} seeds"
+            f"{self.better} against {self.worse}: {self.metric} better by "
+            f"{with_error(mean, error, sign='+-')} (margin {self.margin:g}), "
+            f"on {good} of {count} seeds"
         )
 
 

@@ -66,7 +66,7 @@ def test_figures_come_from_full_runs(fill: ModuleType, tmp_path: Path) -> None:
     new = fill.filled(page)
     assert "stale" not in new
     assert "*Good is better*: **holds**." in new
-    assert "| good | 2.100 ± 0.141 |" in new
+    assert "| good | 2.10 ± 0.14 |" in new
     assert "toy, 5,000 of val, 2 seeds (mean and deviation)" in new
     assert new.startswith("before\n")
     assert new.endswith("<!-- end record -->\nafter\n")

@@ -21,6 +21,7 @@ from kexue_core.experiments import (
     RunResult,
     Verdict,
     compare,
+    with_error,
 )
 from kexue_core.plots import plot_curves
 from kexue_core.reproduce import entries, load_experiment, reproduce
@@ -97,7 +98,7 @@ def test_compare_pairs_seeds_instead_of_pooling() -> None:
     )
     assert found.advantages == pytest.approx((0.1, 0.2, 0.3))
     assert found.holds
-    assert "better by 0.2000 +- 0.0577" in str(found)  # sd 0.1 / sqrt(3)
+    assert "better by 0.200 +- 0.058 (" in str(found)  # sd 0.1 / sqrt(3)
     assert "3 of 3 seeds" in str(found)
 
 
@@ -288,3 +289,22 @@ def test_command_runs_and_ends_well_whatever_the_verdict(installed: Path, tmp_pa
     assert again.stderr == ""
     wrong = kexue("reproduce", "fake-clam", site=installed)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "said"),
+    [
+        (0.0075712, 0.000123, "0.00757 ± 0.00012"),
+        (22096.5, 3779.7, "22,096 ± 3,780"),
+        (719.79, 61.3, "720 ± 61"),
+        (-5.191, 1.02, "-5.2 ± 1.0"),
+        (0.5, 1e-9, "0.500000 ± 0.000000"),
+        (0.5, 0.0, "0.5000 ± 0"),
+        (0.123456, None, "0.1235"),
+        (12345.6, None, "12,346"),
+    ],
+)
+def test_a_figure_is_printed_to_the_second_digit_of_its_error(
+    value: float, error: float | None, said: str
+) -> None:
+    assert with_error(value, error) == said

@@ -120,7 +120,7 @@ class _Study(Experiment):
     def plot(self, results: Results, verdict: Verdict, path: Path) -> None:
         """A row a number of codes, a column a metric, a line a quantiser."""
         sizes = sorted({VARIANTS[v][1] for v in self.variants})
-        drawn = figure(3.2 * len(METRICS), 0.4 + 2.6 * len(sizes))
+        drawn = figure(3.2 * len(METRICS) + 1.2, 0.4 + 2.6 * len(sizes))
         grid = drawn.subplots(len(sizes), len(METRICS), squeeze=False)
         for row, size in zip(grid, sizes, strict=True):
             for axes, metric in zip(row, METRICS, strict=True):
@@ -128,10 +128,11 @@ class _Study(Experiment):
                     _draw(axes, results, variant, metric)
                 axes.set(xlabel="step", ylabel=metric)
                 axes.set_title(f"K = {size:,}", fontsize="small")
-                if metric != "utilization":
+                if metric == "perplexity":
                     axes.set_yscale("log")
+                    axes.tick_params(which="minor", labelleft=False)
                 axes.grid(alpha=0.3)
-            row[-1].legend(fontsize="x-small")
+            row[-1].legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
         drawn.suptitle(f"{self.claim}:\n{verdict}", fontsize="medium")
         save(drawn, path)
 
