@@ -8,167 +8,27 @@ one second of silence, and whoever is still at it after a minute is stopped.
 from __future__ import annotations
 
 import hashlib
-import json
 import multiprocessing
-import os
 import platform
 import re
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from pull_clients import BIG, LIMIT, OURS, THEIRS, THEIRS_WHOLE, Client, Outcome, clients
+from pull_life import measure_life
 
 from kexue_core.hub.network import Patience
 from kexue_core.testing.loopback_hub import LoopbackHub
 from kexue_core.testing.loopback_scenarios import REPO, SCENARIOS, Scenario, content, serve
 
 HERE = Path(__file__).parent
-BIG = "model.safetensors"
-LIMIT = 60.0
 SPEED_BYTES = 500_000_000
-
-PATIENCE = {
-    "HF_HUB_DOWNLOAD_TIMEOUT": "1",
-    "HF_HUB_ETAG_TIMEOUT": "1",
-    "KEXUE_STALL_TIMEOUT": "1",
-    "KEXUE_RATE_WINDOW": "2",
-    "KEXUE_RETRY_WAIT": "0.5",
-}
-
-OURS = """
-from kexue_core.hub.download import pull
-[done] = pull([reference])
-found = {name: str(done.folder / name) for name in done.files}
-"""
-
-THEIRS = """
-from huggingface_hub import hf_hub_download
-repo, _, revision = reference.removeprefix("hf:").partition("@")
-found = {
-    name: hf_hub_download(repo, name, revision=revision or None)
-    for name in ("config.json", "model.safetensors")
-}
-"""
-
-# Memory is taken before and after: what importing costs is not the transfer's.
-RUNNER = """
-import json, logging, os, re, sys, time
-os.environ.update({environment!r})
-sys.stderr = open(os.devnull, "w")
-reference = {reference!r}
-
-def memory(field):
-    with open("/proc/self/status") as status:
-        return int(re.search(field + r":\\s+(\\d+)", status.read())[1]) * 1024
-
-import huggingface_hub, httpx2, huggingface_hub.hf_api, huggingface_hub.file_download
-import kexue_core.hub.download, kexue_core.hub.remote
-huggingface_hub.get_session()
-before = memory("VmRSS")
-try:
-    with open("/proc/self/clear_refs", "w") as refs:
-        refs.write("5")
-except OSError:
-    pass
-start = time.monotonic()
-try:
-    {body}
-    result = {{"found": found}}
-except BaseException as error:
-    result = {{"error": type(error).__name__}}
-result["seconds"] = time.monotonic() - start
-result["memory"] = memory("VmHWM") - before
-with open({out!r}, "w") as stream:
-    json.dump(result, stream)
-"""
-
-
-@dataclass
-class Outcome:
-    """What came of one pull, in words, and the seconds it took."""
-
-    words: str
-    seconds: float
-    memory: int = 0
-
-
-# Where a fault hits questions about the repository, theirs must be a client that asks them.
-THEIRS_WHOLE = """
-from huggingface_hub import snapshot_download
-repo, _, revision = reference.removeprefix("hf:").partition("@")
-folder = snapshot_download(repo, revision=revision or None)
-found = {name: folder + "/" + name for name in ("config.json", "model.safetensors")}
-"""
-
-
-class Client:
-    """One contender in a world of its own."""
-
-    def __init__(self, hub_environment: dict[str, str], body: str, folder: Path) -> None:
-        self.folder = folder
-        self.body = body
-        self.environment = {
-            **hub_environment,
-            **PATIENCE,
-            "HF_HUB_CACHE": str(folder / "cache"),
-            "HF_HOME": str(folder / "hf"),
-            "KEXUE_HOME": str(folder / "home"),
-        }
-
-    def start(self, reference: str, within: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
-        """Begin a pull in a process of its own; ``within`` is a command to run it under."""
-        code = RUNNER.format(
-            environment=self.environment,
-            reference=reference,
-            body=self.body.strip().replace("\n", "\n    "),
-            out=str(self.folder / "out.json"),
-        )
-        return subprocess.Popen([*within, sys.executable, "-c", code])
-
-    def run(
-        self,
-        reference: str,
-        files: dict[str, bytes],
-        limit: float = LIMIT,
-        within: tuple[str, ...] = (),
-    ) -> Outcome:
-        """Pull, hold what was reported as good against ``files``, and say what came of it."""
-        (self.folder / "out.json").unlink(missing_ok=True)
-        process = self.start(reference, within)
-        try:
-            process.wait(limit)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            return Outcome(f"still at it after {limit:.0f} s", limit)
-        return self.outcome(files)
-
-    def outcome(self, files: dict[str, bytes]) -> Outcome:
-        """What the last process reported, checked."""
-        result = json.loads((self.folder / "out.json").read_text())
-        seconds, memory = result["seconds"], result["memory"]
-        if "error" in result:
-            return Outcome(result["error"], seconds, memory)
-        for name, data in files.items():
-            if Path(result["found"][name]).read_bytes() != data:
-                return Outcome("**wrong bytes, reported as good**", seconds, memory)
-        return Outcome("right bytes", seconds, memory)
-
-
-def clients(hub: LoopbackHub, root: Path) -> dict[str, Client]:
-    """Both contenders, with empty caches."""
-    made = {}
-    for name, body in (("ours", OURS), ("theirs", THEIRS)):
-        folder = Path(tempfile.mkdtemp(dir=root))
-        made[name] = Client(hub.environment(), body, folder)
-    return made
 
 
 def measure_scenario(scenario: Scenario, root: Path) -> list[Outcome]:
@@ -184,146 +44,6 @@ def measure_scenario(scenario: Scenario, root: Path) -> list[Outcome]:
                 client.environment |= hub.environment(token="hf_loopback")
             outcomes.append(client.run(scenario.reference, files))
     return outcomes
-
-
-def measure_life(root: Path) -> list[tuple[str, list[Outcome]]]:
-    """What befalls a cache and a process, rather than a connection."""
-    files = {"config.json": b"{}", BIG: content()}
-    reference = f"hf:{REPO}"
-
-    def damaged(damage: Callable[[Path], object]) -> Callable[[LoopbackHub, Client], Outcome]:
-        def act(hub: LoopbackHub, client: Client) -> Outcome:
-            client.run(reference, files)
-            [link] = client.folder.rglob(f"snapshots/*/{BIG}")
-            damage(link.resolve())
-            return client.run(reference, files)
-
-        return act
-
-    def flip(path: Path) -> None:
-        data = bytearray(path.read_bytes())
-        data[1000] ^= 1
-        path.write_bytes(data)
-
-    def killed(hub: LoopbackHub, client: Client) -> Outcome:
-        fault = hub.fault(file=BIG, rate=20e6)
-        process = client.start(reference)
-        while hub.sent(BIG) < 7_000_000:
-            time.sleep(0.01)
-        process.kill()
-        process.wait()
-        fault.rate = None
-        hub.seen.clear()
-        outcome = client.run(reference, files)
-        again = hub.sent(BIG)
-        outcome.words += f", {again / len(files[BIG]):.0%} of the file sent the second time"
-        return outcome
-
-    def at_once(hub: LoopbackHub, client: Client) -> Outcome:
-        hub.fault(file=BIG, rate=20e6)
-        processes = [client.start(reference) for _ in range(4)]
-        for process in processes:
-            process.wait()
-        outcome = client.outcome(files)
-        outcome.words += f", {hub.sent(BIG) / len(files[BIG]):.1f} transfers"
-        return outcome
-
-    def holder_killed(hub: LoopbackHub, client: Client) -> Outcome:
-        fault = hub.fault(file=BIG, rate=5e6)
-        holder = client.start(reference)
-        while hub.sent(BIG) < 2_000_000:
-            time.sleep(0.01)
-        waiting = client.start(reference)
-        time.sleep(1)
-        holder.kill()
-        fault.rate = None
-        holder.wait()
-        try:
-            waiting.wait(LIMIT)
-        except subprocess.TimeoutExpired:
-            waiting.kill()
-            waiting.wait()
-            return Outcome(f"still at it after {LIMIT:.0f} s", LIMIT)
-        return client.outcome(files)
-
-    def full(*, midway: bool) -> Callable[[LoopbackHub, Client], Outcome]:
-        # A real file system of 4 MB, or one of 16 MB that another program fills meanwhile.
-        def act(hub: LoopbackHub, client: Client) -> Outcome:
-            cache = client.folder / "cache"
-            cache.mkdir()
-            mount = f'mount -t tmpfs -o size={16 if midway else 4}m tmpfs "{cache}" || exit 9; '
-            if midway:
-                hub.fault(file=BIG, rate=5e6)
-                mount += f'(sleep 2; cat /dev/zero > "{cache}/filler") 2> /dev/null & '
-            return client.run(
-                reference, files, within=("unshare", "-rm", "sh", "-c", mount + 'exec "$@"', "sh")
-            )
-
-        return act
-
-    def read_only(*, warm: bool) -> Callable[[LoopbackHub, Client], Outcome]:
-        def act(hub: LoopbackHub, client: Client) -> Outcome:
-            (client.folder / "cache").mkdir()
-            (client.folder / "home").mkdir()
-            (client.folder / "hf").mkdir()
-            if warm:
-                client.run(reference, files)
-            client.folder.parent.chmod(0o755)
-            for path in [client.folder, *client.folder.rglob("*")]:
-                if not path.is_symlink():
-                    path.chmod(0o777 if path.is_dir() else 0o666)
-            for path in [client.folder / "cache", *(client.folder / "cache").rglob("*")]:
-                if not path.is_symlink():
-                    path.chmod(0o555 if path.is_dir() else 0o444)
-            nobody = ("setpriv", "--reuid=65534", "--clear-groups") if os.getuid() == 0 else ()
-            return client.run(reference, files, within=nobody)
-
-        return act
-
-    def offline(*, warm: bool) -> Callable[[LoopbackHub, Client], Outcome]:
-        def act(hub: LoopbackHub, client: Client) -> Outcome:
-            if warm:
-                client.run(reference, files)
-            client.environment["HF_HUB_OFFLINE"] = "1"
-            return client.run(reference, files)
-
-        return act
-
-    def listing(hub: LoopbackHub, client: Client, names: list[str]) -> Outcome:
-        blob = hub.store.blob("file.bin", b"")
-        hub.store.repos[REPO].commit(dict.fromkeys(names, blob))
-        client.body = THEIRS_WHOLE if client.body == THEIRS else client.body
-        client.environment["KEXUE_STALL_TIMEOUT"] = "30"  # a long answer is no stall
-        return client.run(reference, files)
-
-    acts = {
-        "offline, nothing here": offline(warm=False),
-        "offline, pulled before": offline(warm=True),
-        "a file named ../../evil": lambda hub, client: listing(hub, client, ["../../evil"]),
-        "a repository of 100,000 files": lambda hub, client: listing(
-            hub, client, [f"file-{n}.bin" for n in range(100_000)]
-        ),
-        "rotten blob in the cache": damaged(flip),
-        "truncated blob in the cache": damaged(lambda p: os.truncate(p, 1000)),
-        "missing blob in the cache": damaged(Path.unlink),
-        "killed after 7 of 9 MB, then run again": killed,
-        "four processes at once": at_once,
-        "lock holder killed while another waits": holder_killed,
-        "disk too small (tmpfs of 4 MB)": full(midway=False),
-        "disk full midway (tmpfs, filled by another)": full(midway=True),
-        "read-only cache, nothing there": read_only(warm=False),
-        "read-only cache, pulled before": read_only(warm=True),
-    }
-    rows = []
-    for title, act in acts.items():
-        outcomes = []
-        for name in ("ours", "theirs"):
-            with LoopbackHub() as hub:
-                hub.store.add(REPO, files)
-                outcomes.append(act(hub, clients(hub, root)[name]))
-        rows.append((title, outcomes))
-        print(title, [o.words for o in outcomes], flush=True)
-    return rows
 
 
 def _serve_file(path: str, channel: Any) -> None:
