@@ -31,8 +31,9 @@ RESERVED = "甲乙丙丁戊"
 FIRST, LAST, OBJECT_FIRST, OBJECT_LAST, ANY = range(5)
 #: A second subject, and a second object, are in this share of the texts.
 SECOND_SUBJECT, SECOND_OBJECT = 1 / 3, 0.6
-#: Characters of a text that could start or end something and do not.
-LIKELY = 24
+#: Characters of a text that could start or end something and do not: with those that do, 45 % of
+#: all, as ``dgcnn-ie-duie`` has in DuIE's validation texts of that length.
+LIKELY = 19
 #: Logit of what is sure, and with a minus of what is not so.
 SURE = 10.0
 

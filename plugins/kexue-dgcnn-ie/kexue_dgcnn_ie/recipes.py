@@ -60,7 +60,7 @@ class DGCNNDuIEConfig(RecipeConfig):
         precision: Of matrix products.
     """
 
-    steps: int = 34_000
+    steps: int = 20_500
     batch_size: int = 64
     ema: float = 0.999
     evaluate_every: int = 1_000

@@ -1,6 +1,7 @@
 """What weights find and miss: a table by predicate, and F1 over the epochs of their training.
 
-    python -m kexue_dgcnn_ie.report WEIGHTS --data FILE [--split val] [--log RUN] [--plot PNG]
+    python -m kexue_dgcnn_ie.report WEIGHTS --data FILE [--split val] [--dtype bfloat16]
+        [--log RUN] [--plot PNG]
 
 WEIGHTS is a name, or ``file:`` with a folder. The table goes to stdout as Markdown. ``--log`` names
 the folder of a run, whose ``log.jsonl`` holds the curve.
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("weights")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--split", choices=SPLITS, default="val")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"))
     parser.add_argument("--log", type=Path)
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args(arguments)
@@ -63,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     texts = [sample.text for sample in samples]
     found = [
         [Triple(f["subject"]["text"], f["predicate"], f["object"]["text"]) for f in facts]
-        for facts in model.extract(texts)
+        for facts in model.extract(texts, dtype=given.dtype)
     ]
     print(table(per_predicate(texts, found, [sample.triples for sample in samples])))
     if given.log and given.plot:
