@@ -75,7 +75,7 @@ def measure() -> list[Row]:
             Row(
                 what=f"VAE {net} with the weights of {version}, IWAE-{SAMPLES} of {images} "
                 "binary images: difference",
-                ours=abs(ours - theirs),
+                ours=abs(ours - float(theirs)),
                 unit="nats",
                 bar=0.5,  # two Monte-Carlo estimates, of a network that learned nothing
                 kind="at most",
