@@ -54,29 +54,23 @@ def frozen(model: Any) -> Iterator[None]:
     """Sampling's view of a model: no gradient to its parameters, eval mode, all put back after.
 
     In eval mode spectral normalisation does not advance its power iteration with every step of the
-    chains, and its weights are computed once, not once a step. On the CPU the kernels of
-    convolutions are laid out channels last meanwhile, in which their gradients are faster.
+    chains, and its weights are computed once, not once a step.
     """
     if not isinstance(model, nn.Module):
         yield
         return
     modes = [(module, module.training) for module in model.modules()]
     asking = [p for p in model.parameters() if p.requires_grad]
-    kernels = [(p, p.data) for p in model.parameters() if p.ndim == 4 and p.device.type == "cpu"]
     parametrized = any(parametrize.is_parametrized(module) for module, _ in modes)
     with ExitStack() as stack:
         try:
             model.eval()
             for parameter in asking:
                 parameter.requires_grad_(False)
-            for parameter, data in kernels:
-                parameter.data = data.contiguous(memory_format=torch.channels_last)
             if parametrized:
                 stack.enter_context(parametrize.cached())
             yield
         finally:
-            for parameter, data in kernels:
-                parameter.data = data
             for parameter in asking:
                 parameter.requires_grad_(True)
             for module, training in modes:
