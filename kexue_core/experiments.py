@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kexue_core.errors import DataError
 
 if TYPE_CHECKING:
+    from kexue_core.training import Recipe
     from kexue_core.training.records import ResultRecord
 
 __all__ = [
@@ -71,6 +72,33 @@ class RunContext:
     device: str
     quick: bool
     command: str
+
+    def train(self, recipe: Recipe, *, name: str, model: str, seed: int) -> Path:
+        """Train in ``folder/training``, or go on with what is there; that folder.
+
+        Args:
+            recipe: The recipe, with its config.
+            name: Its name in the records.
+            model: The kind of model it trains, best qualified: ``kexue-vae::vae``.
+            seed: Seed of everything random.
+
+        Raises:
+            NotFoundError: No such model is installed.
+            TrainingInterrupted: SIGINT or SIGTERM; a checkpoint was written.
+        """
+        from kexue_core.plugins import discover
+        from kexue_core.training.loop import train
+
+        return train(
+            recipe,
+            name=name,
+            model=discover().find("model", model),
+            data=self.data,
+            out=self.folder / "training",
+            seed=seed,
+            device=self.device,
+            command=self.command,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

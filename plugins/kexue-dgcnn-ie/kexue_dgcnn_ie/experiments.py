@@ -83,18 +83,11 @@ class _Parts(Experiment):
         self, variant: str, seed: int, context: RunContext
     ) -> tuple[Sequence[ResultRecord], Mapping[str, Curve]]:
         """Train a variant, and measure it on the validation split."""
-        from kexue_core.plugins import discover
-        from kexue_core.training.loop import train
-
-        folder = train(
+        folder = context.train(
             DGCNNDuIE(_config(variant, quick=context.quick)),
             name=f"{self.study}-{variant}",
-            model=discover().find("model", "dgcnn-ie", "kexue-dgcnn-ie"),
-            data=context.data,
-            out=context.folder / "training",
+            model="kexue-dgcnn-ie::dgcnn-ie",
             seed=seed,
-            device=context.device,
-            command=context.command,
         )
         records = read_records(folder / "results.jsonl")
         final = [[r for r in records if r.metric == metric][-1] for metric in METRICS]

@@ -59,21 +59,9 @@ class _Study(Experiment):
         """Fingerprint of the training images."""
         return self.recipe(self.variants[0], quick=True).data(data, "train").fingerprint
 
-    def train(self, recipe: EBMMnist, seed: int, context: RunContext, data: str | None) -> Path:
-        """Train, or go on; the run's folder."""
-        from kexue_core.plugins import discover
-        from kexue_core.training.loop import train
-
-        return train(
-            recipe,
-            name=self.study,
-            model=discover().find("model", "ebm", "kexue-ebm"),
-            data=data,
-            out=context.folder / "training",
-            seed=seed,
-            device=context.device,
-            command=context.command,
-        )
+    def train(self, recipe: EBMMnist, seed: int, context: RunContext) -> Path:
+        """Train, or go on; the training's folder."""
+        return context.train(recipe, name=self.study, model="kexue-ebm::ebm", seed=seed)
 
 
 class Buffer(_Study):
@@ -108,7 +96,7 @@ class Buffer(_Study):
         if context.data is None:
             raise DataError("Samples are held against real images", hint="Name MNIST with --data")
         recipe = self.recipe(variant, quick=context.quick)
-        weights = self.train(recipe, seed, context, context.data) / "weights"
+        weights = self.train(recipe, seed, context) / "weights"
         lengths = [recipe.config.sample_steps]
         if variant == "no-buffer":
             lengths.append(recipe.config.chain_steps)
@@ -208,7 +196,7 @@ class SpectralNormalization(_Study):
         recipe = self.recipe(variant, quick=context.quick)
         diverged = 0.0
         try:
-            self.train(recipe, seed, context, context.data)
+            self.train(recipe, seed, context)
         except NonFiniteLossError:
             diverged = 1.0
         log = context.folder / "training" / "log.jsonl"
@@ -329,7 +317,7 @@ class Detection(_Study):
         inside, outside = self._sources(variant, context.data)
         config = self.recipe(variant, quick=context.quick).config
         recipe = self.sources[variant][0](replace(config, outside=outside))
-        folder = self.train(recipe, seed, context, inside)
+        folder = self.train(recipe, seed, replace(context, data=inside))
         found = {r.metric: r for r in read_records(folder / "results.jsonl")}
         return list(found.values()), {}
 

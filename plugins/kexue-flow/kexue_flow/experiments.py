@@ -170,19 +170,12 @@ class _Parts(Experiment):
     def run(
         self, variant: str, seed: int, context: RunContext
     ) -> tuple[Sequence[ResultRecord], Mapping[str, Curve]]:
-        from kexue_core.plugins import discover
-        from kexue_core.training.loop import train
-
         config = self._config(variant, quick=context.quick)
-        folder = train(
+        folder = context.train(
             self.recipe(config),
             name=f"{self.study}-{variant}",
-            model=discover().find("model", self.model, "kexue-flow"),
-            data=context.data,
-            out=context.folder / "training",
+            model=f"kexue-flow::{self.model}",
             seed=seed,
-            device=context.device,
-            command=context.command,
         )
         records = read_records(folder / "results.jsonl")
         [final] = [r for r in records if r.metric == METRIC][-1:]

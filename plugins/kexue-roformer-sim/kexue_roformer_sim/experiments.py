@@ -8,7 +8,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -55,19 +55,8 @@ def _train(
     recipe: SimRecipe, name: str, seed: int, folder: Path, context: RunContext
 ) -> tuple[list[ResultRecord], Path]:
     """Train, or go on; the records of the last weights, and their folder."""
-    from kexue_core.plugins import discover
-    from kexue_core.training.loop import train
-
-    run = train(
-        recipe,
-        name=name,
-        model=discover().find("model", "roformer-sim", "kexue-roformer-sim"),
-        data=context.data,
-        out=folder,
-        seed=seed,
-        device=context.device,
-        command=context.command,
-    )
+    context = replace(context, folder=folder)
+    run = context.train(recipe, name=name, model="kexue-roformer-sim::roformer-sim", seed=seed)
     return read_records(run / "weights" / "results.jsonl"), run / "weights"
 
 
@@ -209,7 +198,7 @@ class Seeds(Experiment):
         """Train one."""
         recipe = RoFormerSimTiny(self._config(variant, quick=context.quick))
         name = f"{self.study}-{variant}"
-        records, _ = _train(recipe, name, seed, context.folder / "training", context)
+        records, _ = _train(recipe, name, seed, context.folder, context)
         return records, {}
 
     def verdict(self, results: Results) -> Verdict:

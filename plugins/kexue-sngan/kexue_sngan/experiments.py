@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -144,18 +144,11 @@ class _Runs(Experiment):
         self, variant: str, seed: int, context: RunContext
     ) -> tuple[Sequence[ResultRecord], Mapping[str, Curve]]:
         """Train one GAN; figures of its end, and curves by step and by second."""
-        from kexue_core.plugins import discover
-        from kexue_core.training.loop import train
-
-        folder = train(
+        folder = replace(context, device="cpu").train(
             SmallGAN(self._config(variant, quick=context.quick)),
             name=f"{self.study}-{variant}",
-            model=discover().find("model", "sngan-cnn", "kexue-sngan"),
-            data=context.data,
-            out=context.folder / "training",
+            model="kexue-sngan::sngan-cnn",
             seed=seed,
-            device="cpu",
-            command=context.command,
         )
         last = {r.metric: r for r in read_records(folder / "results.jsonl")}
         curves, seconds = _curves(folder / "log.jsonl", last)

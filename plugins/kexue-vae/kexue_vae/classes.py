@@ -69,19 +69,12 @@ class Classes(Experiment):
         self, variant: str, seed: int, context: RunContext
     ) -> tuple[Sequence[ResultRecord], Mapping[str, Curve]]:
         """Train, draw and classify."""
-        from kexue_core.plugins import discover
-        from kexue_core.training.loop import train
-
         recipe = CVAEFashion(_config(variant, quick=context.quick))
-        folder = train(
+        folder = context.train(
             recipe,
             name=f"{self.study}-{variant}",
-            model=discover().find("model", "cvae", "kexue-vae"),
-            data=context.data,
-            out=context.folder / "training",
+            model="kexue-vae::cvae",
             seed=seed,
-            device=context.device,
-            command=context.command,
         )
         trained = read_records(folder / "results.jsonl")[-1].weights
         model = kexue.load(f"file:{folder / 'weights'}", device="cpu")

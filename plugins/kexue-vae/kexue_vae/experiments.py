@@ -113,19 +113,13 @@ class _KL(Experiment):
         self, variant: str, seed: int, context: RunContext
     ) -> tuple[Sequence[ResultRecord], Mapping[str, Curve]]:
         from kexue_core.loading import load_folder
-        from kexue_core.plugins import discover
-        from kexue_core.training.loop import train
 
         recipe = SmallVAE(self._config(variant, quick=context.quick))
-        folder = train(
+        folder = context.train(
             recipe,
             name=f"{self.study}-{variant}",
-            model=discover().find("model", "vae", "kexue-vae"),
-            data=context.data,
-            out=context.folder / "training",
+            model="kexue-vae::vae",
             seed=seed,
-            device=context.device,
-            command=context.command,
         )
         model = load_folder(folder / "weights")
         assert isinstance(model, VAE)

@@ -98,18 +98,11 @@ class _Study(Experiment):
     def run(
         self, variant: str, seed: int, context: RunContext
     ) -> tuple[Sequence[ResultRecord], Mapping[str, Curve]]:
-        from kexue_core.plugins import discover
-        from kexue_core.training.loop import train
-
-        folder = train(
+        folder = context.train(
             SmallCodec(self._config(variant, quick=context.quick)),
             name=f"{self.study}-{variant}",
-            model=discover().find("model", "vq-autoencoder", "kexue-vqlinear"),
-            data=context.data,
-            out=context.folder / "training",
+            model="kexue-vqlinear::vq-autoencoder",
             seed=seed,
-            device=context.device,
-            command=context.command,
         )
         records = {r.metric: r for r in read_records(folder / "results.jsonl")}
         final = [records[metric] for metric in (*METRICS, "psnr")]
