@@ -171,7 +171,7 @@ def reproduce(
             seconds=round(time.monotonic() - began, 1),
             folder=folder,
         )
-        _write_json(folder / "run.json", _run_dict(result))
+        _write_json(folder / "run.json", _run_dict(result), levels=2)
         done.append(result)
         left = (len(todo) - number) * fmean(run.seconds for run in done)
         figures = ", ".join(f"{r.metric} {r.value:.4f}" for r in result.records)
@@ -200,7 +200,7 @@ def reproduce(
     }
     folder = out / (experiment.name + suffix)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "report.json", report)
+    _write_json(folder / "report.json", report, levels=4)
     experiment.plot(results, verdict, folder / "plot.png")
     return report
 
@@ -211,7 +211,7 @@ def _claim_folder(folder: Path, plan: Mapping[str, Any]) -> None:
     wanted: dict[str, Any] = json.loads(json.dumps(plan))
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        _write_json(file, wanted)
+        _write_json(file, wanted, levels=2)
         return
     found = _read_json(file)
     old, new = ({**plan, **plan.get("settings", {})} for plan in (found, wanted))
@@ -266,8 +266,22 @@ def _read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+def _write_json(path: Path, value: Mapping[str, Any], levels: int) -> None:
     """Write so that the file is either whole or not there."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.write_text(_dumps(value, levels) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def _dumps(value: Any, levels: int, margin: str = "") -> str:
+    """JSON, indented as far as ``levels`` down; what lies deeper stands on one line."""
+    if not levels or not value or not isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    inner = f"{margin} "
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(k)}: {_dumps(v, levels - 1, inner)}" for k, v in value.items()]
+        begin, end = "{}"
+    else:
+        parts = [_dumps(v, levels - 1, inner) for v in value]
+        begin, end = "[]"
+    return f"{begin}\n{inner}" + f",\n{inner}".join(parts) + f"\n{margin}{end}"
