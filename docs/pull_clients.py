@@ -123,17 +123,18 @@ class Client:
     ) -> Outcome:
         """Pull, hold what was reported as good against ``files``, and say what came of it."""
         (self.folder / "out.json").unlink(missing_ok=True)
-        process = self.start(reference, within)
+        return self.finish(self.start(reference, within), files, limit)
+
+    def finish(
+        self, process: subprocess.Popen[bytes], files: dict[str, bytes], limit: float = LIMIT
+    ) -> Outcome:
+        """Wait for what :meth:`start` began, and check what it reports."""
         try:
             process.wait(limit)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             return Outcome(f"still at it after {limit:.0f} s", limit)
-        return self.outcome(files)
-
-    def outcome(self, files: dict[str, bytes]) -> Outcome:
-        """What the last process reported, checked."""
         result = json.loads((self.folder / "out.json").read_text())
         seconds, memory = result["seconds"], result["memory"]
         if "error" in result:

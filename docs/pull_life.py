@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from pull_clients import BIG, LIMIT, THEIRS, THEIRS_WHOLE, Client, Outcome, clients
+from pull_clients import BIG, THEIRS, THEIRS_WHOLE, Client, Outcome, clients
 
 from kexue_core.testing.loopback_hub import LoopbackHub
 from kexue_core.testing.loopback_scenarios import REPO, content
@@ -56,10 +55,10 @@ def killed(hub: LoopbackHub, client: Client) -> Outcome:
 
 def at_once(hub: LoopbackHub, client: Client) -> Outcome:
     hub.fault(file=BIG, rate=20e6)
-    processes = [client.start(REFERENCE) for _ in range(4)]
-    for process in processes:
+    *others, last = [client.start(REFERENCE) for _ in range(4)]
+    for process in others:
         process.wait()
-    outcome = client.outcome(FILES)
+    outcome = client.finish(last, FILES)
     outcome.words += f", {hub.sent(BIG) / len(FILES[BIG]):.1f} transfers"
     return outcome
 
@@ -74,13 +73,7 @@ def holder_killed(hub: LoopbackHub, client: Client) -> Outcome:
     holder.kill()
     fault.rate = None
     holder.wait()
-    try:
-        waiting.wait(LIMIT)
-    except subprocess.TimeoutExpired:
-        waiting.kill()
-        waiting.wait()
-        return Outcome(f"still at it after {LIMIT:.0f} s", LIMIT)
-    return client.outcome(FILES)
+    return client.finish(waiting, FILES)
 
 
 def full(*, midway: bool) -> Act:
