@@ -137,8 +137,9 @@ How patient a transfer is:
 Measured by `python docs/measure_pulls.py` with huggingface_hub {hub} (Xet off) and kexue
 {kexue}, Python {python}, on a loopback Hub, both clients in the same run. Patience is scaled for
 both (one second of silence is a stall); whoever was still at it after {limit:.0f} s was stopped.
-The large file has {size:.0f} MB and comes, as from the real Hub, by a redirect to another server. Every fault
-can be switched on in your own tests: `LoopbackHub` and the scenarios are in `kexue_core.testing`.
+The large file has {size:.0f} MB and comes, as from the real Hub, by a redirect to another server.
+Every fault can be switched on in your own tests: `LoopbackHub` and the scenarios are in
+`kexue_core.testing`.
 
 | what goes wrong | `kexue pull` | | huggingface_hub | |
 |---|---|---|---|---|
