@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from kexue_core.errors import DataError
+from kexue_core.errors import ConfigError, DataError
 from kexue_core.training import Batch, Card, Dataset, Recipe, RecipeConfig, Split, StepContext
 from kexue_dgcnn_ie.data import LabelledTexts, open_triples
 from kexue_dgcnn_ie.dgcnn import DGCNNConfig
@@ -153,11 +153,12 @@ class DGCNNDuIE(Recipe):
             if c.words:
                 texts = (text for pool in self._pools for text in pool)
                 self._lexicon, self._vectors = word_vectors(texts, c.word_width)
-            if c.distant:
-                self._dictionary = Dictionary(opened.samples)
             for path in c.unlabelled:
                 digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
                 fingerprint = hashlib.sha256((fingerprint + digest).encode()).hexdigest()
+        if self.config.distant and self._dictionary is None:  # what is known is of training texts
+            texts = opened if split == "train" else open_triples(Path(source), "train")
+            self._dictionary = Dictionary(texts.samples)
         return cast(Dataset, LabelledTexts(opened.name, opened.samples, fingerprint))
 
     def build(self) -> Mapping[str, nn.Module]:
@@ -281,9 +282,23 @@ class DGCNNDuIE(Recipe):
     def evaluate(
         self, model: nn.Module, data: Dataset, *, limit: int | None = None
     ) -> Mapping[str, float]:
-        """Micro F1, precision and recall of exact triples after repair, F1 without, in [0, 1]."""
+        """Micro F1, precision and recall of exact triples after repair, F1 without, in [0, 1].
+
+        A model with distant supervision is told the triples of the training texts, which its
+        weights do not hold.
+
+        Raises:
+            ConfigError: They are not known.
+        """
         assert isinstance(model, TripleExtractor)
         assert isinstance(data, LabelledTexts)
+        if model.config.distant and model.dictionary is None:
+            if self._dictionary is None:
+                raise ConfigError(
+                    "These weights use distant supervision, and the training texts were not read",
+                    hint="Evaluate with --set distant=true",
+                )
+            model.dictionary = self._dictionary
         samples = data.samples[:limit]
         texts = [sample.text for sample in samples]
         true = [sample.triples for sample in samples]

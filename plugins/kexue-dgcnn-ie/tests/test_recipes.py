@@ -14,7 +14,7 @@ from kexue_dgcnn_ie.pretraining import CharacterHead, join_lines, mask, masked_l
 from kexue_dgcnn_ie.recipes import DGCNNDuIE, DGCNNDuIEConfig
 from kexue_dgcnn_ie.text import UNKNOWN
 
-from kexue_core.errors import DataError
+from kexue_core.errors import ConfigError, DataError
 from kexue_core.loading import load_folder
 from kexue_core.plugins import discover
 from kexue_core.training.loop import train
@@ -113,6 +113,27 @@ def test_words_go_in_and_are_shipped(corpus: Path, tmp_path: Path) -> None:
     assert len(model.lexicon) == model.config.words > 4
     assert not model.word.weight.requires_grad
     assert (folder / "weights" / "words.json").exists()
+
+
+def test_what_other_texts_say_is_known_when_weights_are_measured(
+    corpus: Path, tmp_path: Path
+) -> None:
+    """Weights do not hold the triples of the training texts: evaluation reads them again."""
+    pytest.importorskip("ahocorasick")
+    folder = run(
+        corpus, tmp_path / "run", steps=2, pretrain_steps=1, evaluate_every=0, distant=True
+    )
+    model = load_folder(folder / "weights")
+    assert isinstance(model, TripleExtractor)
+    assert model.dictionary is None
+    stranger = DGCNNDuIE(DGCNNDuIEConfig(**TINY))  # type: ignore[arg-type]
+    validation = stranger.data(str(corpus), "val")
+    with pytest.raises(ConfigError, match="training texts were not read"):
+        stranger.evaluate(model, validation)
+    recipe = DGCNNDuIE(DGCNNDuIEConfig(**TINY, distant=True))  # type: ignore[arg-type]
+    recipe.evaluate(model, recipe.data(str(corpus), "val"))
+    assert model.dictionary is not None
+    assert {m.triple.predicate for m in model.dictionary.find("钱二二唱冬，")} >= {"歌手"}
 
 
 def test_hidden_characters() -> None:
