@@ -49,27 +49,22 @@ def spearmans(model: RoFormerSim, groups: Mapping[str, Sequence[Pair]]) -> dict[
 
 
 def tfidf_cosines(pairs: Sequence[Pair]) -> list[float]:
-    """Cosines of tf-idf vectors of single characters and neighbours of two: what no net is
-    needed for. Document frequencies are those of the pairs' own texts.
+    """Cosines of tf-idf vectors of characters: what no net is needed for. (With neighbours of two
+    beside them they are worse.) Document frequencies are those of the pairs' own texts.
     """
-    grams = {t: _grams(t) for p in pairs for t in (p.a, p.b)}
-    documents = Counter(g for found in grams.values() for g in found)
+    characters = {t: Counter("".join(t.lower().split())) for p in pairs for t in (p.a, p.b)}
+    documents = Counter(c for found in characters.values() for c in found)
     weights = {
-        text: {g: n * math.log(len(grams) / documents[g]) for g, n in found.items()}
-        for text, found in grams.items()
+        text: {c: n * math.log(len(characters) / documents[c]) for c, n in found.items()}
+        for text, found in characters.items()
     }
     norms = {t: math.sqrt(sum(w * w for w in v.values())) for t, v in weights.items()}
     cosines = []
     for pair in pairs:
         a, b = weights[pair.a], weights[pair.b]
-        dot = sum(w * b[g] for g, w in a.items() if g in b)
+        dot = sum(w * b[c] for c, w in a.items() if c in b)
         cosines.append(dot / (norms[pair.a] * norms[pair.b] or 1.0))
     return cosines
-
-
-def _grams(text: str) -> Counter[str]:
-    units = "".join(text.lower().split())
-    return Counter([*units, *(units[i : i + 2] for i in range(len(units) - 1))])
 
 
 def measure_rewrites(

@@ -30,6 +30,10 @@ __all__ = ["SimConfig", "SimRecipe", "encode_texts", "holes_in", "questions_of",
 #: Texts that go through the net at once, sorted by length: little padding, and still in cache.
 CHUNK = 64
 
+#: Chunks are as wide as a multiple of this, so that there are few shapes: oneDNN prepares for each
+#: new one, and memory of like sizes is used again.
+LENGTHS = 8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimConfig(RecipeConfig):
@@ -216,7 +220,8 @@ def encode_texts(
     order = lengths.argsort()
     parts = []
     for chunk in torch.split(order, CHUNK):
-        encoded: Encoded = model(tokens[chunk, : int(lengths[chunk[-1]])], depth=depth)
+        longest = -(-int(lengths[chunk[-1]]) // LENGTHS) * LENGTHS
+        encoded: Encoded = model(tokens[chunk, :longest], depth=depth)
         parts.append(encoded.vector)
     vectors = torch.cat(parts)[order.argsort()]
     return list(torch.split(vectors, [len(r) for r in rows]))

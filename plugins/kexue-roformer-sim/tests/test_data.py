@@ -148,6 +148,11 @@ def test_held_out_pairs_come_from_all_sources_first() -> None:
     assert len(held) == 103
     assert {k: len(v) for k, v in held.groups(6).items()} == {"a": 3, "b": 3}
     assert len(held.groups()["a"]) == 100
+    first = held.groups(20)["a"]
+    assert first != pairs(100, "a")[: len(first)]
+    assert HeldOut("x", {"a": pairs(100, "a")[::-1]}).groups(5) == HeldOut(
+        "x", {"a": pairs(100, "a")}
+    ).groups(5)
     assert held.fingerprint != HeldOut("x", {"a": pairs(100, "a")}).fingerprint
 
 
