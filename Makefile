@@ -60,7 +60,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(foreach plugin,$(PLUGINS),$(BIN)/mypy --strict $(plugin)/kexue_* &&) true
+	$(foreach plugin,$(PLUGINS),$(BIN)/mypy --strict $(patsubst %/py.typed,%,$(wildcard $(plugin)/kexue_*/py.typed)) &&) true
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -157,8 +157,8 @@ class DGCNNDuIE(Recipe):
                 digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
                 fingerprint = hashlib.sha256((fingerprint + digest).encode()).hexdigest()
         if self.config.distant and self._dictionary is None:  # what is known is of training texts
-            texts = opened if split == "train" else open_triples(Path(source), "train")
-            self._dictionary = Dictionary(texts.samples)
+            known = opened if split == "train" else open_triples(Path(source), "train")
+            self._dictionary = Dictionary(known.samples)
         return cast(Dataset, LabelledTexts(opened.name, opened.samples, fingerprint))
 
     def build(self) -> Mapping[str, nn.Module]:
