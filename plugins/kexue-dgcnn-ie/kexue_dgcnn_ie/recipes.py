@@ -156,7 +156,7 @@ class DGCNNDuIE(Recipe):
             for path in c.unlabelled:
                 digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
                 fingerprint = hashlib.sha256((fingerprint + digest).encode()).hexdigest()
-        if self.config.distant and self._dictionary is None:  # what is known is of training texts
+        if self.config.distant and (split == "train" or self._dictionary is None):
             known = opened if split == "train" else open_triples(Path(source), "train")
             self._dictionary = Dictionary(known.samples)
         return cast(Dataset, LabelledTexts(opened.name, opened.samples, fingerprint))
