@@ -49,8 +49,9 @@ def spearmans(model: RoFormerSim, groups: Mapping[str, Sequence[Pair]]) -> dict[
 
 
 def tfidf_cosines(pairs: Sequence[Pair]) -> list[float]:
-    """Cosines of tf-idf vectors of characters: what no net is needed for. (With neighbours of two
-    beside them they are worse.) Document frequencies are those of the pairs' own texts.
+    """Cosines of tf-idf vectors of characters, in [0, 1], one a pair: what no net is needed for.
+
+    Document frequencies are those of the pairs' own texts.
     """
     characters = {t: Counter("".join(t.lower().split())) for p in pairs for t in (p.a, p.b)}
     documents = Counter(c for found in characters.values() for c in found)

@@ -181,7 +181,7 @@ class SNGAN(Recipe):
 
     def build(self) -> Mapping[str, nn.Module]:
         """A new generator, and a discriminator under spectral normalisation."""
-        # What oneDNN and tensor cores read as it lies: a tenth less time in sngan-fashion.
+        # oneDNN and tensor cores read this layout as it lies, and lay no activation out anew.
         generator, critic = (
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             for net in self.networks()
