@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
@@ -16,7 +17,10 @@ from kexue_roformer_sim.tokenizer import Tokenizer, pad
 __all__ = ["HeldOut", "TokenPairs", "fingerprint"]
 
 #: A source of n pairs is drawn from as if it had n^SHARE: large ones do not drown the small.
-SHARE = 0.7
+SHARE = 0.5
+
+#: How often all pairs are put into new blocks before the blocks repeat.
+ROUNDS = 4
 
 #: Labels above 1 are grades 0 to 5 or classes 2 to 4 of inference: from here on a pair is alike.
 ALIKE = 4
@@ -26,21 +30,34 @@ ASYMMETRIC = ("nli", "inlid", "paws", "triplet")
 
 
 class TokenPairs:
-    """Pairs to train on. Rare sources come several times an epoch.
+    """Pairs to train on, by blocks. Rare sources come several times an epoch.
+
+    Within a block of one source everybody else's partner is about the same things, so finding one's
+    own says more than finding it among questions from everywhere.
 
     Attributes:
         texts: The distinct texts.
         rows: Their tokens.
+        sources: Names of the sources, in the order of their numbers.
 
     Args:
         name: For records.
         pairs: Read from files.
         tokenizer: Makes tokens of them.
         max_length: Tokens of a text.
+        block: Pairs of an item, all of one source; 1 for pairs in any order.
+        favoured: How many times as often sources come whose names begin so.
     """
 
     def __init__(
-        self, name: str, pairs: Sequence[Pair], tokenizer: Tokenizer, max_length: int
+        self,
+        name: str,
+        pairs: Sequence[Pair],
+        tokenizer: Tokenizer,
+        max_length: int,
+        *,
+        block: int = 1,
+        favoured: Mapping[str, float] | None = None,
     ) -> None:
         self.name = name
         self.fingerprint = fingerprint({"train": pairs})
@@ -50,7 +67,8 @@ class TokenPairs:
                 numbers.setdefault(text, len(numbers))
         self.texts = list(numbers)
         self.rows = tokenizer.encode(self.texts, max_length)
-        sources = {source: i for i, source in enumerate(sorted({p.source for p in pairs}))}
+        self.sources = sorted({p.source for p in pairs})
+        sources = {source: i for i, source in enumerate(self.sources)}
         top = [0.0] * len(sources)
         for pair in pairs:
             source = sources[pair.source]
@@ -68,17 +86,21 @@ class TokenPairs:
         # A label below 0 says that a pair is neither alike nor unlike.
         self._kind = torch.where(inference, self._label.long(), self._positive.long())
         self._kind[self._label < 0] = -1
-        self._order = _balanced(self._source)
+        times = [
+            max([t for start, t in (favoured or {}).items() if name.startswith(start)], default=1)
+            for name in self.sources
+        ]
+        self._items = _blocks(self._source, block, times)
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._items)
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """``a``, ``b`` tokens (n, L); and, each (n,), ``label``, ``source``, ``positive``,
-        ``synonym``, the class ``kind`` (0, 1, of inference 2 to 4, or -1 for none) and the numbers
-        of the texts ``text_a``, ``text_b``.
+        """``a``, ``b`` tokens (n, L), n items x block; and, each (n,), ``label``, ``source``,
+        ``positive``, ``synonym``, the class ``kind`` (0, 1, of inference 2 to 4, or -1 for none)
+        and the numbers of the texts ``text_a``, ``text_b``.
         """
-        chosen = [self._order[i] for i in indices]
+        chosen = [row for i in indices for row in self._items[i]]
         a, b = [self._a[i] for i in chosen], [self._b[i] for i in chosen]
         where = torch.tensor(chosen, dtype=torch.int64)
         return {
@@ -94,16 +116,25 @@ class TokenPairs:
         }
 
 
-def _balanced(source: Tensor) -> list[int]:
-    """Every pair once and those of small sources again, up to the share of their source."""
+def _blocks(source: Tensor, size: int, times: Sequence[float]) -> list[list[int]]:
+    """Every pair once and those of small or favoured sources again, up to the share of their
+    source; in blocks of ``size`` within one source, over :data:`ROUNDS` divisions of the pairs.
+    """
     counts = source.bincount()
     largest = int(counts.max())
-    order: list[int] = []
+    generator = random.Random(0)  # blocks belong to the data, not to a run
+    blocks: list[list[int]] = []
     for i, count in enumerate(counts.tolist()):
-        own = (source == i).nonzero().squeeze(-1)
-        wanted = max(count, round(largest * (count / largest) ** SHARE))
-        order += own[torch.arange(wanted) % max(1, count)].tolist()
-    return order
+        own = (source == i).nonzero().squeeze(-1).tolist()
+        wanted = max(count, round(times[i] * largest * (count / largest) ** SHARE))
+        if size == 1:
+            blocks += [[own[k % count]] for k in range(wanted)]
+            continue
+        rows: list[int] = []
+        while own and len(rows) < max(size, wanted * ROUNDS):
+            rows += generator.sample(own, count)
+        blocks += [rows[k : k + size] for k in range(0, len(rows) - size + 1, size)]
+    return blocks
 
 
 class HeldOut:

@@ -25,7 +25,15 @@ from kexue_roformer_sim.texts import Corpus, read_corpus
 from kexue_roformer_sim.tokenizer import Tokenizer, shipped_vocabulary
 from kexue_roformer_sim.vocabulary import choose_vocabulary
 
-__all__ = ["SimConfig", "SimRecipe", "encode_texts", "holes_in", "questions_of", "write_loss"]
+__all__ = [
+    "SimConfig",
+    "SimRecipe",
+    "encode_texts",
+    "holes_in",
+    "names_in",
+    "questions_of",
+    "write_loss",
+]
 
 #: Texts that go through the net at once, sorted by length: little padding, and still in cache.
 CHUNK = 64
@@ -40,11 +48,14 @@ class SimConfig(RecipeConfig):
     """Settings that all recipes here share.
 
     Attributes:
+        block: Pairs of one source that go together; ``batch_size`` counts such blocks.
+        favoured: Beginnings of the names of sources that come more often, with commas between.
+        favour: How many times as often.
         initial: Reference of weights to start from; empty for new ones of the sizes below.
         vocab_size: Tokens of new weights, the most used of RoFormer-Sim's.
         hidden_size, layers, heads, intermediate_size, pooling, token_weights, max_length, dropout:
             Of new weights, see :class:`~kexue_roformer_sim.encoder.EncoderConfig`.
-        learning_rate, weight_decay: AdamW's; biases, norms and token weights do not decay.
+        learning_rate, weight_decay, eps: AdamW's; biases, norms and token weights do not decay.
         warmup: Steps in which the learning rate rises from 0.
         bfloat16: Compute the linear maps of a step in bfloat16.
         write_pairs: Synonyms of a batch whose rewriting is trained; 0 for none.
@@ -54,6 +65,9 @@ class SimConfig(RecipeConfig):
         questions: Held-out questions that are rewritten when weights are measured whole.
     """
 
+    block: int = 1
+    favoured: str = ""
+    favour: float = 1.0
     initial: str = ""
     vocab_size: int = 12_000
     hidden_size: int = 384
@@ -66,6 +80,7 @@ class SimConfig(RecipeConfig):
     dropout: float = 0.1
     learning_rate: float = 1e-5
     weight_decay: float = 0.01
+    eps: float = 1e-8
     warmup: int = 100
     bfloat16: bool = True
     write_pairs: int = 32
@@ -94,7 +109,12 @@ class SimRecipe(Recipe):
                     f"{corpus.name} is held out by its name", hint="Name other pairs to train on"
                 )
             self._train = TokenPairs(
-                corpus.name, corpus.train, self._make_tokenizer(corpus), self.config.max_length
+                corpus.name,
+                corpus.train,
+                self._make_tokenizer(corpus),
+                self.config.max_length,
+                block=self.config.block,
+                favoured=dict.fromkeys(names_in(self.config.favoured), self.config.favour),
             )
             return cast(Dataset, self._train)
         groups = corpus.val if split == "val" else corpus.test
@@ -118,7 +138,7 @@ class SimRecipe(Recipe):
             {"params": deep, "weight_decay": c.weight_decay},
             {"params": flat, "weight_decay": 0.0},
         ]
-        return {"model": torch.optim.AdamW(groups, lr=c.learning_rate)}
+        return {"model": torch.optim.AdamW(groups, lr=c.learning_rate, eps=c.eps)}
 
     def learning_rate_scale(self, step: int) -> float:
         """A short rise, then a linear fall to zero."""
@@ -208,6 +228,11 @@ class SimRecipe(Recipe):
         """That of the training data; opening these comes first."""
         assert self._tokenizer is not None
         return self._tokenizer
+
+
+def names_in(listed: str) -> tuple[str, ...]:
+    """``a, b`` as a tuple."""
+    return tuple(name for part in listed.split(",") if (name := part.strip()))
 
 
 def encode_texts(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kexue_roformer_sim.data import HeldOut, TokenPairs
+from kexue_roformer_sim.data import ROUNDS, HeldOut, TokenPairs
 from kexue_roformer_sim.measures import spearman, tfidf_cosines
 from kexue_roformer_sim.texts import Pair, divide, read_corpus, read_pairs
 from kexue_roformer_sim.tokenizer import Tokenizer, pad, shipped_vocabulary
@@ -140,7 +140,29 @@ def test_small_sources_come_more_often() -> None:
     tokenizer = Tokenizer(shipped_vocabulary())
     data = TokenPairs("x", pairs(1000, "large") + pairs(10, "small", start=5000), tokenizer, 32)
     counts = data.batch(range(len(data)))["source"].bincount()
-    assert counts.tolist() == [1000, round(1000 * 0.01**0.7)]
+    assert counts.tolist() == [1000, 100]
+    favoured = TokenPairs(
+        "x", pairs(1000, "large") + pairs(10, "small.a"), tokenizer, 32, favoured={"small": 3}
+    )
+    assert favoured.batch(range(len(favoured)))["source"].bincount().tolist() == [1000, 300]
+
+
+def test_blocks_lie_in_one_source() -> None:
+    tokenizer = Tokenizer(shipped_vocabulary())
+    given = pairs(100, "large") + pairs(10, "small", start=5000) + pairs(3, "tiny", start=7000)
+    data = TokenPairs("x", given, tokenizer, 32, block=8)
+    blocks = [data.batch([i]) for i in range(len(data))]
+    assert all(len(b["a"]) == 8 and b["source"].unique().numel() == 1 for b in blocks)
+    drawn = data.batch(range(len(data)))
+    assert set(drawn["source"].tolist()) == {0, 1, 2}
+    seen = drawn["text_a"][drawn["source"] == 0].unique(return_counts=True)[1]
+    assert len(seen) == 100
+    assert seen.min() >= ROUNDS - 1  # of each division the pairs that fill no block are left out
+    assert seen.max() <= ROUNDS
+    again = TokenPairs("x", given, tokenizer, 32, block=8)
+    assert all(torch.equal(again.batch([i])["a"], b["a"]) for i, b in enumerate(blocks))
+    alone = TokenPairs("x", pairs(3, "tiny"), tokenizer, 32, block=8)
+    assert len(alone.batch([0])["a"]) == 8  # over and over
 
 
 def test_held_out_pairs_come_from_all_sources_first() -> None:

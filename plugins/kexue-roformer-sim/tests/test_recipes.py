@@ -77,6 +77,7 @@ def losses(folder: Path, key: str = "loss") -> list[float]:
 
 def tiny(**settings: Any) -> RoFormerSimTiny:
     budget = {"steps": 40, "static_steps": 20, "static_learning_rate": 0.01}
+    budget |= {"block": 1, "ranked": "pairs", "ranking": 0.5, "statistics": 0.7, "write_pairs": 8}
     return RoFormerSimTiny(TinyConfig(**{**SMALL, "token_weights": True, **budget, **settings}))
 
 
@@ -107,6 +108,26 @@ def test_layers_begin_as_nothing(corpus: Path) -> None:
         gap = (model(tokens).vector - model(tokens, depth=0).vector).abs().max()
     # Two more layer norms of what is normalised already.
     assert gap < 1e-4
+
+
+def test_ranking_weighs_by_the_source(corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "two"
+    folder.mkdir()
+    for name in ("first", "second"):
+        (folder / f"{name}.jsonl").write_text(corpus.read_text().replace("问题", name))
+    recipe = tiny(ranked="first, third", ranking=0.8, ranking_elsewhere=0.2)
+    recipe.data(str(folder), "train")
+    assert recipe._ranking(torch.tensor([0, 0])).item() == pytest.approx(0.8)
+    assert recipe._ranking(torch.tensor([0, 1])).item() == pytest.approx(0.5)
+
+
+def test_the_learning_rate_falls_in_both_stages() -> None:
+    recipe = tiny(steps=40, static_steps=20, warmup=5, learning_rate=0.001)
+    rates = [0.001 * recipe.learning_rate_scale(step) for step in range(40)]
+    assert rates[:12] == pytest.approx([0.01] * 12)
+    assert 0 < rates[19] < rates[15] < 0.01
+    assert rates[20] == pytest.approx(0.001 / 5)
+    assert rates[39] < rates[30] < rates[24] <= 0.001
 
 
 def test_a_stopped_run_ends_as_one_that_was_not(corpus: Path, tmp_path: Path) -> None:
