@@ -63,7 +63,8 @@ def area_under_curve(positive: Tensor, negative: Tensor) -> float:
     """
     both = torch.cat([positive, negative]).double()
     _, place, counts = torch.unique(both, return_inverse=True, return_counts=True)
-    ranks = counts.cumsum(0) - (counts - 1) / 2  # of each value, from 1, ties sharing the mean
+    # Of each value, from 1, ties sharing the mean. Their sum needs more digits than float32 has.
+    ranks = counts.cumsum(0) - (counts - 1).double() / 2
     n, m = len(positive), len(negative)
     total = ranks[place[:n]].sum() - n * (n + 1) / 2
     return float(total / (n * m))

@@ -34,3 +34,6 @@ def test_area_under_curve_counts_pairs() -> None:
     assert area_under_curve(positive, negative) == pytest.approx(expected.item())
     assert area_under_curve(torch.tensor([2.0]), torch.tensor([1.0])) == 1
     assert area_under_curve(torch.ones(3), torch.ones(4)) == 0.5
+    apart = torch.arange(20_000.0)  # a sum of ranks beyond float32
+    assert area_under_curve(apart[10_000:], apart[:10_000]) == 1
+    assert area_under_curve(apart[:10_000], apart[10_000:]) == 0
