@@ -56,7 +56,7 @@ class TinyConfig(SimConfig):
     batch_size: int = 1
     block: int = 512
     favoured: str = "lcqmc, stsb, csnli"
-    favour: float = 10.0
+    favour: float = 8.0
     ema: float = 0.999
     evaluate_every: int = 250
     preview_every: int = 0
@@ -77,10 +77,10 @@ class TinyConfig(SimConfig):
     write_pairs: int = 64
     write_weight: float = 0.2
     layer_pairs: int = 128
-    static_steps: int = 700
+    static_steps: int = 400
     static_learning_rate: float = 5e-3
     scale: float = 20.0
-    ranked: str = "lcqmc"
+    ranked: str = "lcqmc, stsb"
     ranking: float = 0.8
     ranking_elsewhere: float = 0.05
     statistics: float = 0.4
