@@ -127,13 +127,11 @@ def _blocks(source: Tensor, size: int, times: Sequence[float]) -> list[list[int]
     for i, count in enumerate(counts.tolist()):
         own = (source == i).nonzero().squeeze(-1).tolist()
         wanted = max(count, round(times[i] * largest * (count / largest) ** SHARE))
-        if size == 1:
-            blocks += [[own[k % count]] for k in range(wanted)]
-            continue
+        wanted = max(size, wanted * ROUNDS) if size > 1 else wanted
         rows: list[int] = []
-        while own and len(rows) < max(size, wanted * ROUNDS):
+        while len(rows) < wanted:
             rows += generator.sample(own, count)
-        blocks += [rows[k : k + size] for k in range(0, len(rows) - size + 1, size)]
+        blocks += [rows[k : k + size] for k in range(0, wanted - size + 1, size)]
     return blocks
 
 

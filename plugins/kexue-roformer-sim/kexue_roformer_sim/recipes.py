@@ -30,7 +30,6 @@ __all__ = [
     "SimRecipe",
     "encode_texts",
     "holes_in",
-    "names_in",
     "questions_of",
     "write_loss",
 ]
@@ -49,7 +48,7 @@ class SimConfig(RecipeConfig):
 
     Attributes:
         block: Pairs of one source that go together; ``batch_size`` counts such blocks.
-        favoured: Beginnings of the names of sources that come more often, with commas between.
+        favoured: Beginnings of the names of sources that come more often.
         favour: How many times as often.
         initial: Reference of weights to start from; empty for new ones of the sizes below.
         vocab_size: Tokens of new weights, the most used of RoFormer-Sim's.
@@ -66,7 +65,7 @@ class SimConfig(RecipeConfig):
     """
 
     block: int = 1
-    favoured: str = ""
+    favoured: tuple[str, ...] = ()
     favour: float = 1.0
     initial: str = ""
     vocab_size: int = 12_000
@@ -114,7 +113,7 @@ class SimRecipe(Recipe):
                 self._make_tokenizer(corpus),
                 self.config.max_length,
                 block=self.config.block,
-                favoured=dict.fromkeys(names_in(self.config.favoured), self.config.favour),
+                favoured=dict.fromkeys(self.config.favoured, self.config.favour),
             )
             return cast(Dataset, self._train)
         groups = corpus.val if split == "val" else corpus.test
@@ -228,11 +227,6 @@ class SimRecipe(Recipe):
         """That of the training data; opening these comes first."""
         assert self._tokenizer is not None
         return self._tokenizer
-
-
-def names_in(listed: str) -> tuple[str, ...]:
-    """``a, b`` as a tuple."""
-    return tuple(name for part in listed.split(",") if (name := part.strip()))
 
 
 def encode_texts(

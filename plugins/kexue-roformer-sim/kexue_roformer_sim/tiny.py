@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from kexue_core.training import Batch, Card, RecipeConfig, StepContext
 from kexue_roformer_sim.losses import cosent_loss, info_nce
 from kexue_roformer_sim.model import RoFormerSim
-from kexue_roformer_sim.recipes import SimConfig, SimRecipe, encode_texts, names_in, write_loss
+from kexue_roformer_sim.recipes import SimConfig, SimRecipe, encode_texts, write_loss
 from kexue_roformer_sim.vocabulary import inverse_frequencies, token_vectors
 
 __all__ = ["RoFormerSimTiny", "TinyConfig"]
@@ -45,8 +45,7 @@ class TinyConfig(SimConfig):
         static_steps: Steps of the static stage.
         static_learning_rate: Its learning rate; the other stage begins at ``learning_rate``.
         scale: Times the cosine in both contrastive losses.
-        ranked: Beginnings of the names of sources whose labels are worth ranking by, with commas
-            between.
+        ranked: Beginnings of the names of sources whose labels are worth ranking by.
         ranking: Weight of CoSENT within these; that of InfoNCE is 1 less it.
         ranking_elsewhere: The same within all others.
         statistics: Share of the length of a token's first vector that comes from PMI; 0 for none.
@@ -55,7 +54,7 @@ class TinyConfig(SimConfig):
     steps: int = 1_800
     batch_size: int = 1
     block: int = 512
-    favoured: str = "lcqmc, stsb, csnli"
+    favoured: tuple[str, ...] = ("lcqmc", "stsb", "csnli")
     favour: float = 8.0
     ema: float = 0.999
     evaluate_every: int = 250
@@ -80,7 +79,7 @@ class TinyConfig(SimConfig):
     static_steps: int = 400
     static_learning_rate: float = 5e-3
     scale: float = 20.0
-    ranked: str = "lcqmc, stsb"
+    ranked: tuple[str, ...] = ("lcqmc", "stsb")
     ranking: float = 0.8
     ranking_elsewhere: float = 0.05
     statistics: float = 0.4
@@ -177,9 +176,9 @@ class RoFormerSimTiny(SimRecipe):
     def _ranking(self, source: Tensor) -> Tensor:
         # Its mean over the pairs; they are of one source, but where blocks are small.
         assert self._train is not None
-        c, starts = self.config, names_in(self.config.ranked)
+        c = self.config
         weights = [
-            c.ranking if name.startswith(starts) else c.ranking_elsewhere
+            c.ranking if name.startswith(tuple(c.ranked)) else c.ranking_elsewhere
             for name in self._train.sources
         ]
         return torch.tensor(weights, device=source.device)[source].mean()

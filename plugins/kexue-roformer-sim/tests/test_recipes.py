@@ -77,7 +77,13 @@ def losses(folder: Path, key: str = "loss") -> list[float]:
 
 def tiny(**settings: Any) -> RoFormerSimTiny:
     budget = {"steps": 40, "static_steps": 20, "static_learning_rate": 0.01}
-    budget |= {"block": 1, "ranked": "pairs", "ranking": 0.5, "statistics": 0.7, "write_pairs": 8}
+    budget |= {
+        "block": 1,
+        "ranked": ("pairs",),
+        "ranking": 0.5,
+        "statistics": 0.7,
+        "write_pairs": 8,
+    }
     return RoFormerSimTiny(TinyConfig(**{**SMALL, "token_weights": True, **budget, **settings}))
 
 
@@ -115,7 +121,7 @@ def test_ranking_weighs_by_the_source(corpus: Path, tmp_path: Path) -> None:
     folder.mkdir()
     for name in ("first", "second"):
         (folder / f"{name}.jsonl").write_text(corpus.read_text().replace("问题", name))
-    recipe = tiny(ranked="first, third", ranking=0.8, ranking_elsewhere=0.2)
+    recipe = tiny(ranked=("first", "third"), ranking=0.8, ranking_elsewhere=0.2)
     recipe.data(str(folder), "train")
     assert recipe._ranking(torch.tensor([0, 0])).item() == pytest.approx(0.8)
     assert recipe._ranking(torch.tensor([0, 1])).item() == pytest.approx(0.5)
