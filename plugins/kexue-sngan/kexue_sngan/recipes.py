@@ -1,9 +1,10 @@
 """How the weights of this plugin are trained: SN-GAN after [1], in what one core can do.
 
-From [1]: Adam with betas (0, 0.9) and a learning rate of 2e-4 that falls to zero over the whole
-run, hinge loss, spectral normalisation of all layers of the discriminator. Different: images are
-sampled from averaged weights of the generator; one batch of generated images serves the
-discriminator's step and then the generator's; convolutions run in bfloat16, and sigma never does.
+From [1]: Adam with betas (0, 0.9) and a learning rate that falls to zero over the whole run (2e-4,
+ten times that on Fashion-MNIST), hinge loss, spectral normalisation of all layers of the
+discriminator. Different: images are sampled from averaged weights of the generator; one batch of
+generated images serves the discriminator's step and then the generator's; convolutions run in
+bfloat16, and sigma never does.
 
 References:
     [1] Miyato et al., Spectral Normalization for GANs, 2018. https://arxiv.org/abs/1802.05957
@@ -102,7 +103,11 @@ class SNGANConfig(RecipeConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SNGANFashionConfig(SNGANConfig):
-    """28x28 grey images, two levels."""
+    """28x28 grey images, two levels.
+
+    Ten times the learning rates of [1]: a discriminator whose layers are bounded bears them, and
+    gets further in 3,000 steps than with those in 18,000.
+    """
 
     steps: int = 18_000
     size: int = 28
@@ -110,6 +115,8 @@ class SNGANFashionConfig(SNGANConfig):
     width: int = 32
     critic_width: int = 32
     levels: int = 2
+    learning_rate: float = 2e-3
+    critic_learning_rate: float = 2e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
