@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from kexue_sngan import robustness
-from kexue_sngan.experiments import PLACES, VARIANTS, Constraint, Quality
+from kexue_sngan.experiments import PLACES, RATES, VARIANTS, Constraint, Quality
 from kexue_sngan.robustness import STRENGTHS, Robustness, accuracy_under, train_classifier
 
 from kexue_core.experiments import Results, RunResult
@@ -57,12 +57,15 @@ def test_they_are_found():
 
 
 def test_the_variants_differ_in_the_constraint_alone():
-    ours, theirs = (Quality().settings(v, quick=False) for v in ("spectral", "penalty"))
-    assert {k for k in ours if ours[k] != theirs[k]} == {"spectral", "gradient_penalty"}
+    for rate in RATES:
+        ours, theirs = (
+            Quality().settings(f"{c}-{rate:g}", quick=False) for c in ("spectral", "penalty")
+        )
+        assert {k for k in ours if ours[k] != theirs[k]} == {"spectral", "gradient_penalty"}
+        assert ours["learning_rate"] == ours["critic_learning_rate"] == rate
     assert Quality.study == Constraint.study
-    assert Quality().settings("spectral", quick=True) == Constraint().settings(
-        "spectral", quick=True
-    )
+    for variant in VARIANTS:
+        assert Quality().settings(variant, quick=True) == Constraint().settings(variant, quick=True)
 
 
 def test_gans_are_compared_end_to_end(idx_folder, tmp_path):
@@ -84,10 +87,16 @@ def test_gans_are_compared_end_to_end(idx_folder, tmp_path):
 
 def test_quality_is_judged_on_every_seed():
     def results(distance: float) -> Results:
+        found = {
+            "spectral-0.0002": (9.0, 9.0, 9.0),  # worse than at the other rate: not compared
+            "spectral-0.002": (5.0, 5.0, 5.0),
+            "penalty-0.0002": (6.0, 6.0, distance),
+            "penalty-0.002": (9.0, 9.0, 9.0),
+        }
         return Results(
-            [run("spectral", s, frechet_distance=5, seconds_per_step=1) for s in range(3)]
-            + [run("penalty", s, frechet_distance=6, seconds_per_step=2) for s in range(2)]
-            + [run("penalty", 2, frechet_distance=distance, seconds_per_step=2)]
+            run(v, seed, frechet_distance=d, seconds_per_step=1 + v.startswith("penalty"))
+            for v, distances in found.items()
+            for seed, d in enumerate(distances)
         )
 
     assert Quality().verdict(results(6)).holds
@@ -104,12 +113,15 @@ def test_quality_is_judged_on_every_seed():
     ],
 )
 def test_the_constraint_is_judged_as_the_criterion_says(noise, bounds, slope, holds):
-    penalty = run("penalty", 0, slope_interpolates=1, slope_between_classes=1, slope_noise=noise)
+    slopes = {"slope_interpolates": 1, "slope_between_classes": 1}
+    good = run("penalty-0.0002", 0, **slopes, slope_noise=3)
+    other = run("penalty-0.002", 0, **slopes, slope_noise=noise)
     curves: dict[str, Any] = {f"slope_{p}": [(1, slope), (2, 2.0)] for p in PLACES}
     curves["upper_bound"] = list(enumerate(bounds, 1))
-    verdict = Constraint().verdict(Results([penalty, run("spectral", 0, curves)]))
+    spectral = [run(f"spectral-{rate:g}", 0, curves) for rate in RATES]
+    verdict = Constraint().verdict(Results([good, other, *spectral]))
     assert verdict.holds == holds
-    assert len(verdict.because) == 2
+    assert len(verdict.because) == 4
 
 
 def test_classifiers_are_compared_end_to_end(idx_folder, tmp_path, monkeypatch):
