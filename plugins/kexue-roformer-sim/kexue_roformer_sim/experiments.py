@@ -219,7 +219,7 @@ class Seeds(Experiment):
 
     @staticmethod
     def _config(variant: str, *, quick: bool) -> TinyConfig:
-        static, more = (20, 4) if quick else (700, 600)
+        static, more = (20, 4) if quick else (400, 600)
         settings: dict[str, Any] = {"static_steps": static, "steps": static + more}
         if variant == "static":
             settings = {"static_steps": static, "steps": static, "layers": 0, "write_pairs": 0}

@@ -51,11 +51,11 @@ class TinyConfig(SimConfig):
         statistics: Share of the length of a token's first vector that comes from PMI; 0 for none.
     """
 
-    steps: int = 2_100
+    steps: int = 1_800
     batch_size: int = 1
     block: int = 512
     favoured: tuple[str, ...] = ("lcqmc", "stsb", "csnli")
-    favour: float = 10.0
+    favour: float = 8.0
     ema: float = 0.999
     evaluate_every: int = 250
     preview_every: int = 0
@@ -76,7 +76,7 @@ class TinyConfig(SimConfig):
     write_pairs: int = 64
     write_weight: float = 0.2
     layer_pairs: int = 128
-    static_steps: int = 700
+    static_steps: int = 400
     static_learning_rate: float = 5e-3
     scale: float = 20.0
     ranked: tuple[str, ...] = ("lcqmc", "stsb")
