@@ -100,7 +100,8 @@ class RoFormerSimTiny(SimRecipe):
         terms="Several of the sets (LCQMC, BQ among them) are for non-commercial research only and "
         "may not be redistributed, and so these weights are for research only.",
         limits="Short everyday questions and captions. It knows no facts and little negation; far "
-        "below RoFormer-Sim base. Rewrites are often clumsy: use them ranked by their cosine.",
+        "below RoFormer-Sim base. It has barely learned to write: few rewrites are sentences, and "
+        "rewrite_cosine says how near they are to what they were to rewrite.",
     )
 
     def build(self) -> Mapping[str, nn.Module]:
