@@ -67,6 +67,7 @@ def test_forms(text: str, reference: Reference) -> None:
         ("glow--celeba", "lower-case"),
         ("-glow", "lower-case"),
         ("glow@", "@revision"),
+        ("glow@1..2", "@revision"),
         ("::glow", "kexue-flow::"),
         ("a::b::c", "lower-case"),
         ("", "lower-case"),
