@@ -324,6 +324,4 @@ def _curves(
 
 
 def _record_of(like: ResultRecord, metric: str, value: float) -> ResultRecord:
-    from dataclasses import replace
-
     return replace(like, metric=metric, value=value, split="train")
