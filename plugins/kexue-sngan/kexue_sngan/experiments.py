@@ -221,8 +221,10 @@ class Quality(_Runs):
                     axes.plot(x, y, ".-", color=color, label=None if i else variant, alpha=0.8)
             axes.set(xlabel=label, yscale="log")
             axes.grid(alpha=0.3, which="both")
-            axes.legend()
         drawn.axes[0].set_ylabel("Frechet distance")
+        drawn.legend(
+            *drawn.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4
+        )
         drawn.suptitle(f"{self.claim}:\n{verdict}", fontsize="medium")
         save(drawn, path)
 
@@ -275,8 +277,9 @@ class Constraint(_Runs):
 
     def plot(self, results: Results, verdict: Verdict, path: Path) -> None:
         """Largest slope by step, a panel a variant, each place a colour."""
-        drawn = figure(9.0, 8.0)
-        for axes, variant in zip(drawn.subplots(2, 2).flat, self.variants, strict=True):
+        drawn = figure(9.0, 7.0)
+        panels = drawn.subplots(2, 2, sharex=True, sharey=True).flat
+        for axes, variant in zip(panels, self.variants, strict=True):
             for i, run in enumerate(results.of(variant).values()):
                 for place, color in zip(PLACES, ("C0", "C1", "C2"), strict=True):
                     x, y = zip(*run.curves[f"slope_{place}"], strict=True)
@@ -286,8 +289,11 @@ class Constraint(_Runs):
                     x, y = zip(*run.curves["upper_bound"], strict=True)
                     axes.plot(x, y, "k--", label=None if i else "product bound", lw=1)
             axes.set(xlabel="step", ylabel="largest |dD/dx|", title=variant, yscale="log")
+            axes.label_outer()
             axes.grid(alpha=0.3, which="both")
-            axes.legend(fontsize=8)
+        drawn.legend(
+            *drawn.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4
+        )
         drawn.suptitle(f"The claim {verdict}.", fontsize="medium")
         save(drawn, path)
 
