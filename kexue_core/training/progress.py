@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,10 @@ __all__ = ["Progress", "trim_log"]
 
 #: Seconds between lines where stderr is no terminal.
 LINE_EVERY = 30.0
+
+#: The rate, and with it the time that is left, is that of the last seconds: stages of a run may
+#: differ in speed. Marks in time are so many seconds apart.
+RECENT, MARK_EVERY = 120.0, 1.0
 
 
 class Progress:
@@ -29,9 +34,8 @@ class Progress:
     def __init__(self, folder: Path, name: str, start: int, steps: int) -> None:
         self.name = name
         self.steps = steps
-        self._first = start
-        self._began = time.monotonic()
-        self._said = self._began
+        self._said = time.monotonic()
+        self._marks = deque([(self._said, start)])
         self._log: IO[str] = (folder / "log.jsonl").open("a", encoding="utf-8")
         self._board = _board(folder / "tb", start)
         self._bar, self._task = _bar(name, start, steps)
@@ -57,18 +61,26 @@ class Progress:
     def step(self, step: int, loss: float | None) -> None:
         """Show that ``step`` steps are done; ``loss`` where it is known."""
         now = time.monotonic()
+        rate = self._rate(step, now)
         if self._bar is not None:
             fields = {} if loss is None else {"loss": f"{loss:.4g}"}
-            rate = (step - self._first) / (now - self._began)
             self._bar.update(self._task, completed=step, rate=f"{rate:.2f}/s", **fields)
         elif loss is not None and now - self._said >= LINE_EVERY:
             self._said = now
-            rate = (step - self._first) / (now - self._began)
             left = (self.steps - step) / rate if rate else float("inf")
             self.say(
                 f"{self.name}: step {step:,}/{self.steps:,} loss {loss:.4g} "
                 f"{rate:.2f} steps/s, {_duration(left)} left"
             )
+
+    def _rate(self, step: int, now: float) -> float:
+        """Steps a second of late."""
+        while len(self._marks) > 1 and now - self._marks[1][0] >= RECENT:
+            self._marks.popleft()
+        then, before = self._marks[0]
+        if now - self._marks[-1][0] >= MARK_EVERY:
+            self._marks.append((now, step))
+        return (step - before) / max(now - then, 1e-9)
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
         """Keep scalars of the state after ``step`` steps in log.jsonl and TensorBoard."""

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kexue_core.training import progress
+from kexue_core.training.progress import RECENT, Progress
+
+
+def test_the_time_left_follows_the_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [1_000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    with Progress(tmp_path, "two-stages", 0, 2_000) as shown:
+        for step in range(1, 1_001):  # 20 steps a second
+            clock[0] += 0.05
+            shown.step(step, 1.0)
+        assert "20.00 steps/s, 1:09 left" in capsys.readouterr().err
+        for step in range(1_001, 1_201):  # 4 seconds a step
+            clock[0] += 4.0
+            shown.step(step, 1.0)
+        last = capsys.readouterr().err.splitlines()[-1]
+    assert "step 1,1" in last
+    assert "0.25 steps/s" in last
+    assert len(shown._marks) <= RECENT + 2
+
+
+def test_steps_that_were_done_before_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    with Progress(tmp_path, "resumed", 500, 600) as shown:
+        clock[0] = 40.0
+        shown.step(520, 2.5)
+    assert "resumed: step 520/600 loss 2.5 0.50 steps/s, 2:40 left" in capsys.readouterr().err
