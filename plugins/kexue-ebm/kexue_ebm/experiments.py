@@ -188,10 +188,13 @@ class Toys(Experiment):
         "a third of that of the best single Gaussian, on every seed"
     )
     variants: ClassVar[tuple[str, ...]] = tuple(TOYS)
-    steps, quick_steps = 1_000, 60
+    steps, quick_steps = 3_000, 60
     batch: ClassVar[int] = 256
     chain: ClassVar[Mapping[str, Any]] = {"steps": 20, "step_size": 0.02}
-    learning_rate: ClassVar[float] = 2e-3
+    #: Chains that have just begun in the uniform square are no samples of the model yet, and where
+    #: data are rare they outnumber those that are.
+    restart: ClassVar[float] = 0.01
+    learning_rate: ClassVar[float] = 5e-3
 
     def settings(self, variant: str, *, quick: bool) -> Mapping[str, Any]:
         """The budget."""
@@ -199,6 +202,7 @@ class Toys(Experiment):
             "steps": self.quick_steps if quick else self.steps,
             "batch": self.batch,
             "chain": dict(self.chain),
+            "restart": self.restart,
             "learning_rate": self.learning_rate,
         }
 
@@ -225,7 +229,9 @@ class Toys(Experiment):
         """The energy after ``steps`` steps, and its divergence on the way."""
         torch.manual_seed(derive(seed, "build"))
         model = EnergyMLP(EnergyMLPConfig(layers=3, base_scale=3.0))
-        replay = ReplayBuffer(4_096, (2,), quantized=False, low=-4.0, high=4.0)
+        replay = ReplayBuffer(
+            4_096, (2,), restart=self.restart, quantized=False, low=-4.0, high=4.0
+        )
         optimizer = torch.optim.Adam(model.parameters(), lr=self.learning_rate, betas=(0.0, 0.999))
         average = MovingAverage(model, 0.99)
         loss_function = ContrastiveDivergence(l2=0.0)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 import kexue_core as kexue
 from kexue_core.api import provenance
@@ -148,14 +147,19 @@ class Buffer(_Study):
         )
 
     def plot(self, results: Results, verdict: Verdict, path: Path) -> None:
-        """Sixteen samples a row, with the buffer above, without below."""
-        rows: list[Tensor] = []
-        for variant in self.variants:
+        """Samples of the first seed, with the buffer above, without below."""
+        drawn = figure(8.0, 3.0)
+        for axes, variant in zip(drawn.subplots(2, 1), self.variants, strict=True):
             run = results.of(variant)[results[0].seed]
             assert run.folder is not None
             model = kexue.load(f"file:{run.folder / 'training' / 'weights'}", device="cpu")
-            rows.append(kexue.sample(model, 32, seed=run.seed, **_options(run.records[0])))
-        grid(torch.cat(rows), 16).save(path, optimize=True)
+            samples = kexue.sample(model, 32, seed=run.seed, **_options(run.records[0]))
+            axes.imshow(grid(samples, 16), cmap="gray")
+            title = f"{variant}: recall {run.value('recall'):.2f}, seed {run.seed}"
+            axes.set_title(title, fontsize="small")
+            axes.set_axis_off()
+        drawn.suptitle(f"{self.claim}: {verdict}", fontsize="small")
+        save(drawn, path)
 
 
 def _options(record: ResultRecord) -> dict[str, Any]:
@@ -261,8 +265,8 @@ class SpectralNormalization(_Study):
             ylabel="|energy of samples - of data|",
             title=f"Training without other brakes: {verdict}",
         )
-        axes.legend()
         axes.grid(alpha=0.3)
+        drawn.legend(loc="outside lower center", ncols=2)
         save(drawn, path)
 
 
@@ -356,5 +360,5 @@ class Detection(_Study):
         axes.set_xticks(range(len(self.variants)), [f"{v} in, other out" for v in self.variants])
         axes.axhline(0.5, color="black", lw=0.5)
         axes.set(ylabel="area under the curve", title=f"Telling the other data set: {verdict}")
-        axes.legend(loc="lower right")
+        drawn.legend(loc="outside lower center", ncols=3)
         save(drawn, path)
