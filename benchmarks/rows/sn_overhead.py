@@ -16,7 +16,7 @@ from torch.nn.utils import parametrizations
 
 #: Images of one step: real and generated.
 BATCH = 64
-#: Copies of each net, used in turn: two of the plain net differ by 3 %, by where their weights lie.
+#: Copies of each net, used in turn: where weights happen to lie makes equal nets differ in time.
 COPIES = 4
 #: Forward and backward cost at most this many times those of the plain net.
 BAR = 1.05
