@@ -24,12 +24,14 @@ THREADS  := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 setup: $(READY)
 
 # Made afresh: what an interrupted or older run left behind is not trusted. Build isolation is off
-# because ten editable installs would otherwise each fetch setuptools anew.
+# because ten editable installs would otherwise each fetch setuptools anew. pip compiles what it
+# copies, not what it links to; where Python may not write bytecode, each command would compile anew.
 $(READY): constraints.txt pyproject.toml $(wildcard plugins/*/pyproject.toml)
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt setuptools wheel
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt --no-build-isolation \
 	    -e '.[dev]' $(foreach plugin,$(PLUGINS),-e ./$(plugin))
+	$(BIN)/python -m compileall -q kexue_core $(wildcard plugins/*/kexue_*)
 	@touch $@
 
 demo: $(READY)

@@ -23,6 +23,9 @@ def measure() -> list[Row]:
             what=f"`kexue list` with {plugins} plugins, as a multiple of `python -c pass`",
             ours=timing.ratio("list", "python"),
             unit="x",
+            bar=10,
+            kind="at most",
+            judged="ours",
         )
     ]
 
