@@ -23,14 +23,60 @@ def build_config(config_class: type[Any], values: Mapping[str, Any]) -> Any:
     known = {f.name for f in fields(config_class) if f.init}
     unknown = sorted(set(values) - known)
     if unknown:
+        suggestion = did_you_mean(unknown[0], known)
         raise ConfigError(
             f"{config_class.__name__} has no {', '.join(unknown)}",
-            hint=f"It takes {', '.join(sorted(known))}",
+            hint=(f"{suggestion} " if suggestion else "") + f"It takes {', '.join(sorted(known))}",
         )
+    types = _types(config_class)
+    for key, value in values.items():
+        if not _fits(types.get(key), value):
+            wanted = _described(types[key])
+            raise ConfigError(
+                f"{config_class.__name__}: {key} must be {wanted}, not {value!r:.60}",
+                hint="Correct the value",
+            )
     try:
         return config_class(**{k: _tuples(v) for k, v in values.items()})
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{config_class.__name__}: {error}") from error
+        raise ConfigError(f"{config_class.__name__}: {error}", hint="Correct the values") from error
+
+
+def _types(config_class: type[Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(config_class)
+    except NameError:  # an annotation that only type checkers can read
+        return {}
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    """Whether a plain value is of an annotated type; types that are not plain are not judged."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(_fits(option, value) for option in arguments)
+    if origin is Literal:
+        return value in arguments
+    if origin in (tuple, list, Sequence):
+        return isinstance(value, list | tuple)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind in (bool, str, NoneType):
+        return isinstance(value, kind)
+    return True
+
+
+def _described(kind: Any) -> str:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return " or ".join(_described(option) for option in arguments)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin in (tuple, list, Sequence):
+        return "a list"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return names.get(kind, "None" if kind is NoneType else str(kind))
 
 
 def _tuples(value: Any) -> Any:

@@ -27,7 +27,7 @@ from kexue_core.training.progress import Progress, trim_log
 from kexue_core.training.publish import publish
 from kexue_core.training.recipe import Batch, Dataset, Recipe
 from kexue_core.training.records import command_line
-from kexue_core.training.runs import describe, open_run
+from kexue_core.training.runs import describe, open_run, settings_named
 from kexue_core.training.seeding import derive, seed_everything
 
 if TYPE_CHECKING:
@@ -184,8 +184,9 @@ class _Run:
         self.saved_at = 0.0
         self.steps = recipe.config.steps
         self.rows = rows_per_process(recipe.config.batch_size, accelerator.num_processes)
-        self.data: Dataset = recipe.data(source, "train")
-        self.validation: Dataset = recipe.data(source, "val")
+        with settings_named(recipe, name):
+            self.data: Dataset = recipe.data(source, "train")
+            self.validation: Dataset = recipe.data(source, "val")
         if not len(self.data) or not len(self.validation):
             raise TrainingError(f"{self.data.name} is empty", hint="Name other data with --data")
         self.order = Order(len(self.data), recipe.config.batch_size, seed)
@@ -199,8 +200,9 @@ class _Run:
         accelerator.wait_for_everyone()
 
         seed_everything(derive(seed, "build"))
-        self.bare = {k: m.to(accelerator.device) for k, m in recipe.build().items()}
-        self.optimizers = recipe.optimizers(self.bare)
+        with settings_named(recipe, name):
+            self.bare = {k: m.to(accelerator.device) for k, m in recipe.build().items()}
+            self.optimizers = recipe.optimizers(self.bare)
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group.setdefault("initial_lr", group["lr"])

@@ -7,6 +7,7 @@ continues bit for bit, and two processes with half the batch each draw what one 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,13 @@ class RecipeConfig:
         evaluate_every: Steps between evaluations; also after the last step.
         preview_every: Steps between previews.
         checkpoint_every: Steps between checkpoints, on top of one every few minutes.
+
+    The last three are 0 for never.
+
+    Raises:
+        ValueError: A value is out of range. Of a subclass's own settings these are checked too:
+            ``size``, ``channels`` and what ends in ``_size`` or ``learning_rate`` is positive,
+            ``warmup`` and what ends in ``_every`` or ``_decay`` is not negative.
     """
 
     steps: int = 10_000
@@ -70,6 +78,26 @@ class RecipeConfig:
     evaluate_every: int = 1_000
     preview_every: int = 1_000
     checkpoint_every: int = 1_000
+
+    def __post_init__(self) -> None:
+        # By name, because most settings of a recipe have one of a few meanings.
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            if name in ("steps", "batch_size"):
+                _demand(value >= 1, name, "at least 1", value)
+            elif name in ("size", "channels") or name.endswith(("_size", "learning_rate")):
+                _demand(0 < value < math.inf, name, "positive", value)
+            elif name == "ema":
+                _demand(0 <= value < 1, name, "in [0, 1)", value)
+            elif name == "warmup" or name.endswith(("_every", "_decay")):
+                _demand(0 <= value < math.inf, name, "at least 0", value)
+
+
+def _demand(met: bool, name: str, what: str, value: float) -> None:
+    if not met:
+        raise ValueError(f"{name} must be {what}, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kexue_core.errors import TrainingError
-from kexue_core.training.recipe import Dataset, Recipe
+import torch
 
-__all__ = ["describe", "open_run", "write_json"]
+from kexue_core.errors import ConfigError, KexueError, TrainingError
+from kexue_core.training.recipe import Dataset, Recipe, RecipeConfig
+
+__all__ = ["describe", "open_run", "settings_named", "write_json"]
 
 #: What may change between a run and its continuation: it does not touch the weights.
 _FREE = frozenset({"evaluate_every", "preview_every", "checkpoint_every"})
@@ -33,6 +36,29 @@ def describe(
             "fingerprint": train.fingerprint,
         },
     }
+
+
+@contextmanager
+def settings_named(recipe: Recipe, name: str) -> Iterator[None]:
+    """Blame what cannot be built on the settings that differ from the recipe's, if any do."""
+    try:
+        yield
+    except (KexueError, OSError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        default = type(recipe.config)()
+        changed = [
+            f"{each}={value}"
+            for each, value in asdict(recipe.config).items()
+            if value != getattr(default, each) and each not in RecipeConfig.__dataclass_fields__
+        ]
+        if not changed:
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(
+            f"{name} cannot be built with {', '.join(changed)}: {reason}",
+            hint="Correct these settings; --debug shows the traceback",
+        ) from error
 
 
 def open_run(folder: Path, wanted: Mapping[str, Any], *, resume: bool | None) -> None:
@@ -69,7 +95,9 @@ def open_run(folder: Path, wanted: Mapping[str, Any], *, resume: bool | None) ->
         raise TrainingError(
             f"{file} cannot be read: {error}", hint="Start anew with --fresh"
         ) from error
-    if differing:
+    if differing and not _saved(folder):
+        write_json(file, wanted)  # it failed before it had anything to lose
+    elif differing:
         raise TrainingError(
             f"{folder} holds another run: {'; '.join(differing)}",
             hint="Give the same settings to go on with it, start anew with --fresh "
@@ -96,6 +124,12 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
             f"and is {b['name']}, {b['samples']:,} samples, {b['fingerprint'][:12]}"
         )
     return differing
+
+
+def _saved(folder: Path) -> bool:
+    """Whether anything of a run was saved: a checkpoint, or weights."""
+    checkpoints = folder / "checkpoints"
+    return (folder / "weights").exists() or (checkpoints.is_dir() and any(checkpoints.iterdir()))
 
 
 def _move_aside(folder: Path) -> None:

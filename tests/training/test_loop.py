@@ -180,6 +180,22 @@ def test_another_run_is_not_gone_on_with(
         run(toy(**settings), data_of(finished), finished, **options)
 
 
+def test_a_run_that_never_began_is_forgotten(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"toy-made cannot be built with width=-1: RuntimeError"):
+        run(toy(steps=3, width=-1), data, tmp_path / "out")
+    run(toy(steps=3, width=8), data, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["config"]["width"] == 8
+
+
+def test_what_fails_as_it_comes_is_no_fault_of_the_settings(data: Path, tmp_path: Path) -> None:
+    class Broken(ToyRecipe):
+        def build(self) -> Any:
+            raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError):
+        run(Broken(ToyRecipeConfig(steps=3)), data, tmp_path / "out")
+
+
 def test_other_data_is_not_gone_on_with(finished: Path, data: Path) -> None:
     images = np.load(data)["images"]
     images[0, 0, 0] ^= 1  # one pixel

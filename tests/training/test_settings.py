@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kexue_core.configs import build_config, parse_settings
 from kexue_core.errors import ConfigError
+from kexue_core.training import RecipeConfig
 
 
 @dataclass(frozen=True)
@@ -89,3 +90,73 @@ def test_a_config_comes_back_from_its_settings(config: Config) -> None:
 
     settings = [f"{f.name}={write(getattr(config, f.name))}" for f in fields(config)]
     assert build_config(Config, parse_settings(Config, settings)) == config
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("steps", "8", "a whole number"),
+        ("steps", 8.5, "a whole number"),
+        ("steps", True, "a whole number"),
+        ("rate", "fast", "a number"),
+        ("flip", 1, "true or false"),
+        ("name", 3, "text"),
+        ("mode", "medium", "one of fast, slow"),
+        ("clip", "high", "a number or None"),
+        ("widths", 3, "a list"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(key: str, value: object, wanted: str) -> None:
+    with pytest.raises(ConfigError, match=f"Config: {key} must be {wanted}, not {value!r}"):
+        build_config(Config, {key: value})
+
+
+def test_values_of_the_type_are_taken_as_they_are() -> None:
+    values = {"rate": 1, "clip": None, "widths": [3], "betas": [0.5, 0.9], "mode": "slow"}
+    assert build_config(Config, values) == Config(
+        rate=1, clip=None, widths=(3,), betas=(0.5, 0.9), mode="slow"
+    )
+
+
+def test_annotations_that_only_type_checkers_can_read_are_not_judged() -> None:
+    @dataclass(frozen=True)
+    class Odd:
+        width: Elsewhere = 3  # type: ignore[name-defined]  # noqa: F821
+
+    assert build_config(Odd, {"width": "4"}).width == "4"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(RecipeConfig):
+    size: int = 8
+    step_size: float = 0.5
+    net_learning_rate: float = 1e-3
+    warmup: int = 10
+    weight_decay: float = 0.0
+    shift: float = 0.0
+    flip: bool = False
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("steps", 0, "at least 1"),
+        ("batch_size", 0, "at least 1"),
+        ("ema", 1.0, r"in \[0, 1\)"),
+        ("ema", -0.1, r"in \[0, 1\)"),
+        ("evaluate_every", -1, "at least 0"),
+        ("size", 0, "positive"),
+        ("step_size", 0.0, "positive"),
+        ("net_learning_rate", -1e-3, "positive"),
+        ("net_learning_rate", float("nan"), "positive"),
+        ("warmup", -5, "at least 0"),
+        ("weight_decay", float("inf"), "at least 0"),
+    ],
+)
+def test_settings_of_a_recipe_are_in_range(key: str, value: float, wanted: str) -> None:
+    with pytest.raises(ConfigError, match=f"Settings: {key} must be {wanted}, not {value!r}"):
+        build_config(Settings, {key: value})
+
+
+def test_settings_at_the_ends_of_their_range_are_good() -> None:
+    Settings(steps=1, batch_size=1, ema=0.0, evaluate_every=0, warmup=0, shift=-1.0, step_size=0.1)

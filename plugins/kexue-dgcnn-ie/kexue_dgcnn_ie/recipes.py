@@ -93,6 +93,7 @@ class DGCNNDuIEConfig(RecipeConfig):
     precision: Literal["float32", "bfloat16"] = "bfloat16"
 
     def __post_init__(self) -> None:
+        super(DGCNNDuIEConfig, self).__post_init__()
         if self.subjects < 1:
             raise ValueError("subjects must be at least 1")
         if not 0 <= self.pretrain_steps <= self.steps:
