@@ -7,6 +7,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# What an example may take says nothing on a machine that has more to do than these tests.
+settings.register_profile("kexue", deadline=None)
+settings.load_profile("kexue")
 
 # A shell starts background jobs with SIGINT ignored, and children inherit that: what is to be
 # interrupted by a test would go on.

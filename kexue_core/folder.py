@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +40,9 @@ CARD_FILE = "README.md"
 # Larger than any real config by three orders of magnitude.
 _MAX_BYTES = 1_000_000
 
-_KEYS = ("format", "model", "plugin", "config", "preprocess", "sampler", "requires")
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+_KEYS = ("format", "model", "plugin", "config", "preprocess", "sampler", "requires", "sha256")
 
 
 class SamplerChoice(NamedTuple):
@@ -60,6 +63,7 @@ class WeightsConfig:
         preprocess: How raw data becomes the model's input: modality, size, range, crop.
         sampler: Default sampler and its options, or ``None``.
         requires: References of weights that these cannot work without.
+        sha256: Of ``model.safetensors`` as it was saved, in hex, or ``None`` where nobody noted it.
 
     Raises:
         WeightsFormatError: A field is not what it should be.
@@ -71,6 +75,7 @@ class WeightsConfig:
     preprocess: Mapping[str, Any] = field(default_factory=dict)
     sampler: SamplerChoice | None = None
     requires: tuple[str, ...] = ()
+    sha256: str | None = None
 
     def __post_init__(self) -> None:
         _name(self.model, "model")
@@ -89,6 +94,10 @@ class WeightsConfig:
             isinstance(r, str) for r in self.requires
         ):
             raise WeightsFormatError(f"requires must be a list of names, not {self.requires!r:.80}")
+        if self.sha256 is not None and not (
+            isinstance(self.sha256, str) and _SHA256.fullmatch(self.sha256)
+        ):
+            raise WeightsFormatError(f"sha256 must be 64 hex digits, not {self.sha256!r:.80}")
 
     @classmethod
     def read(cls, folder: Path) -> WeightsConfig:
@@ -159,6 +168,7 @@ class WeightsConfig:
             preprocess=content.get("preprocess", {}),
             sampler=sampler,
             requires=tuple(requires) if isinstance(requires, list) else requires,
+            sha256=content.get("sha256"),
         )
 
     def encode(self) -> bytes:
@@ -173,6 +183,7 @@ class WeightsConfig:
             if self.sampler is None
             else {"name": self.sampler.name, "options": dict(self.sampler.options)},
             "requires": list(self.requires),
+            **({} if self.sha256 is None else {"sha256": self.sha256}),
         }
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         return f"{text}\n".encode()

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import torch
 from kexue_core.configs import build_config
 from kexue_core.errors import ConfigError, StorageError
 from kexue_core.folder import CARD_FILE, WEIGHTS_FILE, SamplerChoice, WeightsConfig
+from kexue_core.hub.receipts import hash_file
 from kexue_core.interfaces import Assets
 from kexue_core.plugins import discover
 from kexue_core.safetensors_header import encode_header
@@ -97,9 +98,9 @@ def save_folder(
         card = _default_card(config)
 
     def write(path: Path) -> None:
-        config.write(path)
-        (path / CARD_FILE).write_text(card, encoding="utf-8", newline="\n")
         _write_tensors(path / WEIGHTS_FILE, state)
+        replace(config, sha256=hash_file(path / WEIGHTS_FILE)).write(path)
+        (path / CARD_FILE).write_text(card, encoding="utf-8", newline="\n")
         if isinstance(model, Assets):
             model.save_assets(path)
         if extra_files is not None:

@@ -7,16 +7,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kexue_core.errors import ChecksumMismatch, NotFoundError, OfflineError
+from kexue_core.errors import (
+    ChecksumMismatch,
+    NotFoundError,
+    OfflineError,
+    WeightsFormatError,
+)
 from kexue_core.hub.files import check_files, fingerprint, have_all
 from kexue_core.hub.home import kexue_home
 from kexue_core.hub.layout import repo_folder
 from kexue_core.hub.mirrors import in_folder_mirrors, url_mirrors
 from kexue_core.hub.pins import read_pin
+from kexue_core.hub.receipts import checked_sha256
 from kexue_core.names import Reference, parse_reference
 from kexue_core.registry import FileEntry, WeightsEntry, load_registry
 
-__all__ = ["Located", "Placed", "find_here", "find_placed", "locate", "mirrored_folder", "not_here"]
+__all__ = [
+    "Located",
+    "Placed",
+    "find_here",
+    "find_placed",
+    "locate",
+    "mirrored_folder",
+    "not_here",
+]
 
 #: What to do about a mirror with a bad file: it is someone else's, so nothing is done to it.
 MIRROR_HINT = "A mirror is not mended from here: restore that file in it, or unset KEXUE_MIRROR"
@@ -173,7 +187,33 @@ def _own_folder(reference: Reference) -> Path:
             f"{folder} {lacks}",
             hint="A folder of weights holds config.json and model.safetensors",
         )
+    _check_saved(folder)
     return folder
+
+
+def _check_saved(folder: Path) -> None:
+    """Hold the tensors of a folder of one's own against what was noted when they were saved.
+
+    Raises:
+        ChecksumMismatch: They are not the same.
+        WeightsFormatError: ``config.json`` is not what it should be.
+    """
+    from kexue_core.folder import WEIGHTS_FILE, WeightsConfig
+
+    noted = WeightsConfig.read(folder).sha256
+    path = folder / WEIGHTS_FILE
+    if noted is None or not path.is_file():
+        return
+    try:
+        found = checked_sha256(path)
+    except OSError as error:
+        raise WeightsFormatError(f"{path} cannot be read: {error.strerror}") from error
+    if found != noted:
+        raise ChecksumMismatch(
+            f"{path} is not as it was saved: sha256 {found}, config.json says {noted}",
+            hint="Copy or save the weights again; after a change of your own, take sha256 out of "
+            "config.json",
+        )
 
 
 def _pinned(repo: str, revision: str, entry: WeightsEntry | None, *, whole: bool) -> Placed | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -56,6 +57,21 @@ def test_folders_are_loaded_by_file_references(tmp_path: Path) -> None:
     known = api.provenance(loaded)
     assert known is not None
     assert known.entry is None
+
+
+def test_a_folder_that_changed_since_it_was_saved_is_not_loaded(tmp_path: Path) -> None:
+    folder = kexue.save(kexue.create("mixed", width=3), tmp_path / "out")
+    path, config = folder / "model.safetensors", folder / "config.json"
+    raw = bytearray(path.read_bytes())
+    raw[-9] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(ChecksumMismatch, match="is not as it was saved"):
+        kexue.load(f"file:{folder}")
+    # Whoever changed it on purpose says so.
+    content = json.loads(config.read_text())
+    del content["sha256"]
+    config.write_text(json.dumps(content))
+    kexue.load(f"file:{folder}")
 
 
 @pytest.mark.parametrize(
@@ -191,7 +207,10 @@ def test_create_takes_the_config_of_the_model() -> None:
     assert isinstance(model, nn.Module)
     assert kexue.create("old-dreamer").config.width == 4
     for arguments, message in (
-        ({"widht": 1}, "Config has no widht. It takes note, rate, sizes, width"),
+        (
+            {"widht": 1},
+            "Config has no widht. Did you mean width. It takes note, rate, sizes, width",
+        ),
         ({"width": 0}, "width must be at least 1, got 0"),
     ):
         with pytest.raises(ConfigError, match=message):

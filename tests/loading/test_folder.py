@@ -78,6 +78,8 @@ def test_plugin_is_normalised() -> None:
         ({"sampler": {"name": "a", "options": [1]}}, "sampler: options must be a mapping"),
         ({"requires": "codec"}, "requires must be a list"),
         ({"requires": [1]}, "requires must be a list"),
+        ({"sha256": "0" * 63}, "sha256 must be 64 hex digits"),
+        ({"sha256": 5}, "sha256 must be 64 hex digits"),
     ],
 )
 def test_what_is_wrong_is_named_with_the_file(

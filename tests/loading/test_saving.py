@@ -56,6 +56,7 @@ def test_config_says_how_to_build_and_use_the_model(tmp_path: Path) -> None:
         "preprocess": {"size": 64, "range": [0, 1]},
         "sampler": {"name": "dream", "options": {"temperature": 0.7}},
         "requires": ["codec"],
+        "sha256": digest(folder)["model.safetensors"],
     }
     assert (folder / "README.md").read_text(encoding="utf-8") == "# 卡片\n"
     read = WeightsConfig.read(folder)
