@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from kexue_core.testing.outcomes import Check, CheckFailure
 from kexue_core.testing.subjects import ModelSubject
+from kexue_core.testing.values import difference
 
 __all__ = ["TEXT_CHECKS"]
 
@@ -32,6 +35,11 @@ def vectors_belong_to_texts(subject: ModelSubject) -> None:
             f"embed of {len(texts)} texts (one empty, one long) gives {len(vectors)} vectors, "
             f"{'finite' if np.isfinite(vectors).all() else 'not all finite'}",
             "Give every text a vector: an empty one its start token's, a long one truncated",
+        )
+    if not np.array_equal(vectors, model.embed(texts)):
+        raise CheckFailure(
+            "embed gives two results for the same texts",
+            "Be deterministic in eval mode: no dropout, no random numbers, no state between calls",
         )
     order = list(range(len(texts)))[::-1]
     turned = model.embed([texts[i] for i in order])
@@ -68,43 +76,118 @@ def rewrites_are_distinct(subject: ModelSubject) -> None:
         raise CheckFailure("rewrite gives one text twice", "Leave out duplicates")
 
 
-def offsets_slice_back(subject: ModelSubject) -> str | None:
-    """Every extracted piece is what its offsets cut out of the text."""
+def rewrites_belong_to_texts(subject: ModelSubject) -> None:
+    """``rewrite`` gives the same for a text and seed, whatever was rewritten before."""
+    model: Any = subject.build()
+    texts = [text for text in subject.texts(model) if text][:2]
+    seeded = "seed" in inspect.signature(model.rewrite).parameters
+    options = {"seed": 7} if seeded else {}
+
+    def rewrites(text: str, noise: int) -> list[str]:
+        with torch.random.fork_rng(devices=[]):
+            # A model without a seed of its own may draw from torch's.
+            torch.manual_seed(noise if seeded else 0)
+            return [_text_of(result) for result in model.rewrite(text, 3, **options)]
+
+    first = [rewrites(text, 0) for text in texts]
+    again = [rewrites(text, 1) for text in texts]
+    turned = [rewrites(text, 2) for text in texts[::-1]][::-1]
+    for what, other in (("again", again), ("after other texts", turned)):
+        if first != other:
+            raise CheckFailure(
+                f"A text rewritten {what} under {'one seed' if seeded else 'one torch.manual_seed'}"
+                " has other rewrites",
+                "Draw from a generator made of the seed, anew in every call"
+                if seeded
+                else "Draw from torch's random numbers only, or take a seed; "
+                "keep no state between calls",
+            )
+
+
+def facts_belong_to_texts(subject: ModelSubject) -> None:
+    """``extract`` gives the same facts for a text again, in another order and alone."""
     model: Any = subject.build()
     texts = subject.texts(model)
-    results = model.extract(texts)
+    results = list(model.extract(texts))
+    _require_one_each(texts, results)
+    for what, other, remedy in (
+        (
+            "again",
+            list(model.extract(texts)),
+            "Be deterministic in eval mode: no dropout, no random numbers, no state between calls",
+        ),
+        (
+            "in another order",
+            list(model.extract(texts[::-1]))[::-1],
+            "Restore the order after sorting, and keep facts with their text",
+        ),
+        (
+            "alone",
+            [facts for text in texts for facts in model.extract([text])],
+            "Mask padding, use no statistics over the batch, and let nothing depend on how many "
+            "texts are given",
+        ),
+    ):
+        _require_one_each(texts, other)
+        pairs = zip(results, other, strict=True)
+        if any(difference(list(a), list(b)) > TOLERANCE for a, b in pairs):
+            raise CheckFailure(f"A text read {what} has other facts", remedy)
+
+
+def offsets_slice_back(subject: ModelSubject) -> None:
+    """Every extracted piece is what its offsets cut out of the text, and some are extracted."""
+    model: Any = subject.build()
+    texts = subject.texts(model)
+    results = list(model.extract(texts))
+    _require_one_each(texts, results)
+    pieces = 0
+    for text, found in zip(texts, results, strict=True):
+        for piece in _pieces(found):
+            pieces += 1
+            _require_offsets(piece, text)
+    if any(results) and not pieces:
+        raise CheckFailure(
+            "The extracted facts carry no offsets",
+            "Give pieces of text as {'text': ..., 'start': ..., 'end': ...}",
+        )
+    if not pieces:
+        raise CheckFailure(
+            "Nothing was extracted from the example texts, so that no offset was looked at",
+            "Let ModelSpec.tiny extract with random weights (lower its thresholds), or let "
+            "example_input return a list of texts in which something is found",
+        )
+    if list(model.extract([])):
+        raise CheckFailure("extract([]) is not empty", "Give one list a text")
+
+
+def _require_one_each(texts: list[str], results: list[Any]) -> None:
     if len(results) != len(texts):
         raise CheckFailure(
             f"extract of {len(texts)} texts gives {len(results)} results",
             "Give one list a text, empty where nothing is found",
         )
-    facts = pieces = 0
-    for text, found in zip(texts, results, strict=True):
-        for fact in found:
-            facts += 1
-            for piece in _pieces(fact):
-                pieces += 1
-                start, end = piece["start"], piece["end"]
-                if not 0 <= start <= end <= len(text) or text[start:end] != piece["text"]:
-                    raise CheckFailure(
-                        f"A piece {piece['text']!r} at {start}..{end} is "
-                        f"{text[start:end]!r} in the text",
-                        "Count characters of the text as given, not tokens, bytes "
-                        "or a normalised text",
-                    )
-    if facts and not pieces:
+
+
+def _require_offsets(piece: Mapping[str, Any], text: str) -> None:
+    """A piece must say where it is, in whole numbers, and be what is there."""
+    said, start, end = (piece.get(key) for key in ("text", "start", "end"))
+    if type(start) is not int or type(end) is not int:
         raise CheckFailure(
-            "The extracted facts carry no offsets",
-            "Give pieces of text as {'text': ..., 'start': ..., 'end': ...}",
+            f"A piece {said!r:.40} has the offsets {start!r:.20} and {end!r:.20}",
+            "A mapping with 'text' is a piece of the text: give its 'start' and 'end' as int, "
+            "or another key to what is none",
         )
-    if list(model.extract([])):
-        raise CheckFailure("extract([]) is not empty", "Give one list a text")
-    return None if pieces else "nothing was extracted from the example texts"
+    if not 0 <= start <= end <= len(text) or text[start:end] != said:
+        raise CheckFailure(
+            f"A piece {said!r:.40} at {start}..{end} is {text[start:end]!r:.40} in the text",
+            "Count characters of the text as given, not tokens, bytes or a normalised text",
+        )
 
 
 def _pieces(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Every mapping with a ``text``: an interface's piece, whole or not."""
     if isinstance(value, Mapping):
-        if {"text", "start", "end"} <= value.keys():
+        if "text" in value:
             yield value
         for item in value.values():
             yield from _pieces(item)
@@ -122,5 +205,7 @@ def _text_of(result: Any) -> str:
 TEXT_CHECKS: tuple[Check[ModelSubject], ...] = (
     Check("embedding", vectors_belong_to_texts, lambda s: s.can("text-encoder")),
     Check("rewrites", rewrites_are_distinct, lambda s: s.can("rewriter")),
+    Check("rewrites-again", rewrites_belong_to_texts, lambda s: s.can("rewriter")),
+    Check("facts", facts_belong_to_texts, lambda s: s.can("extractor")),
     Check("offsets", offsets_slice_back, lambda s: s.can("extractor")),
 )

@@ -26,6 +26,9 @@ def kexue_components() -> Iterator[Spec]:
             "dilations": [1, 2],
             "heads": 2,
             "positions": 32,
+            # In the midst of what random weights give: some spans, of several lengths.
+            "start_threshold": 0.07,
+            "end_threshold": 0.078,
         },
         example_input="kexue_dgcnn_ie.extractor:example_input",
     )
