@@ -22,7 +22,7 @@ from kexue_core.specs import ModelSpec, import_object
 __all__ = ["SMALL", "build", "build_empty", "fill_leftovers"]
 
 #: Numbers of a model (32 MB of float32) below which its constructor runs for real. Nothing is large
-#: then, and meta can be slow: many of its kernels are Python, 0.2 to 1 ms a call. A Glow of 6.6M
+#: then, and meta can be slow: many of its kernels are Python, 0.2 to 1 ms a call. A Glow of 6.4M
 #: parameters takes 0.06 s for real and 0.3 s on meta, a large one of linear layers the reverse.
 SMALL = 8_000_000
 

@@ -166,9 +166,12 @@ class Registry:
                 f"Several plugins have weights {name!r}", hint=f"Write {forms}"
             )
         known = {n for entry in self.weights for n in (entry.name, *entry.aliases)}
+        trained = [entry.name for entry in self.weights if entry.model == name]
         raise NotFoundError(
             f"No weights are named {str(reference)!r}",
-            hint=did_you_mean(name, known) or "`kexue list` shows all names",
+            hint=f"{name} is a model; its weights are {', '.join(trained)}"
+            if trained
+            else did_you_mean(name, known) or "`kexue list` shows all names",
         )
 
 

@@ -115,6 +115,8 @@ def test_names_are_found_or_suggested(tmp_path: Path) -> None:
         registry.find("glow-tyo")
     with pytest.raises(NotFoundError, match="kexue list"):
         registry.find("zzz")
+    with pytest.raises(NotFoundError, match="glow is a model; its weights are glow-toy"):
+        registry.find("glow")
     entry = registry.weights[0]
     import dataclasses
 

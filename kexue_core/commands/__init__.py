@@ -186,7 +186,7 @@ def _report(error: BaseException, *, debug: bool) -> int:
         _say(error.format_message())
         return error.exit_code
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        _say(f"{error.filename}: {error.strerror}")
+        _say(f"{error.filename}: {error.strerror}. Check the path and who may use it")
         return 1
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     _say(f"this is a bug in kexue or a plugin: {reason}. --debug shows the traceback to report")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kexue_core.errors import NotFoundError
+from kexue_core.hub.home import read_json
 from kexue_core.registry import MIRROR_MARKER, WeightsEntry
 
 __all__ = ["folder_mirrors", "in_folder_mirrors", "split_mirrors", "url_mirrors"]
@@ -43,8 +44,9 @@ def folder_mirrors(entry: WeightsEntry) -> tuple[Path, ...]:
     """The mirrors of an entry that are folders here, ``KEXUE_MIRROR`` first.
 
     Raises:
-        NotFoundError: A folder of ``KEXUE_MIRROR`` is missing or carries no marker. The registry's
-            own mirrors are passed over silently: an installed wheel has none beside it.
+        NotFoundError: A folder of ``KEXUE_MIRROR`` is missing, or carries no marker of format 1.
+            The registry's own mirrors are passed over silently: an installed wheel has none beside
+            it.
     """
     folders = []
     for mirror in _named():
@@ -60,6 +62,16 @@ def folder_mirrors(entry: WeightsEntry) -> tuple[Path, ...]:
             raise NotFoundError(
                 f"KEXUE_MIRROR names {mirror}, which is no mirror: it has no {MIRROR_MARKER}",
                 hint=f"If it is one, run: echo '{{\"format\": 1}}' > {folder / MIRROR_MARKER}",
+            )
+        content = read_json(folder / MIRROR_MARKER)
+        version = content.get("format") if isinstance(content, dict) else None
+        if version != 1:
+            newer = isinstance(version, int) and version > 1
+            raise NotFoundError(
+                f"{folder / MIRROR_MARKER} has format {version!r}, this kexue reads 1",
+                hint="Run `pip install --upgrade kexue`"
+                if newer
+                else "Copy the mirror again, or correct the file",
             )
         folders.append(folder)
     folders += [

@@ -104,7 +104,7 @@ def test_verbs_of_other_distributions(kexue, site):
     assert kexue("say").returncode == 0
     for what, code, text in [
         ("bug", 70, "this is a bug in kexue or a plugin: ZeroDivisionError: 7 / 0. --debug"),
-        ("disk", 1, "/no/such/file: No such file or directory"),
+        ("disk", 1, "/no/such/file: No such file or directory. Check the path"),
         ("exit", 5, ""),
         ("interrupt", 130, "interrupted"),
         ("network", 3, "The Hub is away. Try later"),

@@ -165,6 +165,23 @@ def test_a_mirror_needs_its_marker(world, tmp_path):
         locate("glow")
 
 
+@pytest.mark.parametrize(
+    ("marker", "said"),
+    [
+        ("{", "has format None, this kexue reads 1. Copy the mirror again"),
+        ("[]", "has format None"),
+        ('{"format": 2}', "has format 2, this kexue reads 1. Run `pip install --upgrade kexue`"),
+    ],
+)
+def test_a_marker_is_of_a_format_that_is_known(world, tmp_path, marker, said):
+    folder = make_mirror(tmp_path / "mirror")
+    (folder / "kexue-mirror.json").write_text(marker)
+    world.register(glow=entry())
+    world.setenv("KEXUE_MIRROR", str(folder))
+    with pytest.raises(NotFoundError, match=said):
+        locate("glow")
+
+
 def test_the_users_mirror_comes_first(world, tmp_path):
     make_mirror(tmp_path / "mirror")
     make_mirror(tmp_path / "own")
