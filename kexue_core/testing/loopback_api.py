@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -92,22 +93,47 @@ def _info(request: Question, name: str, revision: str = "main") -> Answer:
         blob.sibling(path) if full else {"rfilename": path}
         for path, blob in repo.commits[commit].items()
     ]
-    content = {"id": name, "sha": commit, "private": repo.private, "siblings": siblings, "tags": []}
+    plain = name.removeprefix("datasets/")
+    content = {
+        "id": plain,
+        "sha": commit,
+        "private": repo.private,
+        "siblings": siblings,
+        "tags": [],
+    }
     return 200, content, {"X-Repo-Commit": commit}
 
 
-def _tree(request: Question, name: str, revision: str) -> Answer:
+def _tree(request: Question, name: str, revision: str, folder: str = "") -> Answer:
     repo = _repo(request, name)
     commit = repo.resolve(revision) if repo else None
     if repo is None or commit is None:
         return _not_found("RevisionNotFound" if repo else "RepoNotFound")
+    deep = request.query.get("recursive", ["false"])[0].lower() == "true"
+    entries = _entries(repo.commits[commit], f"{folder}/" if folder else "", deep=deep)
+    if folder and not entries:
+        return _not_found("EntryNotFound")
     start = int(request.query.get("cursor", ["0"])[0])
-    files = list(repo.commits[commit].items())
     headers: dict[str, str | None] = {}
-    if start + _PAGE < len(files):
-        url = f"{request.base}{request.path}?recursive=True&cursor={start + _PAGE}"
+    if start + _PAGE < len(entries):
+        url = f"{request.base}{request.path}?recursive={deep}&cursor={start + _PAGE}"
         headers["Link"] = f'<{url}>; rel="next"'
-    return 200, [blob.listed(path) for path, blob in files[start : start + _PAGE]], headers
+    return 200, entries[start : start + _PAGE], headers
+
+
+def _entries(tree: Mapping[str, Blob], prefix: str, *, deep: bool) -> list[dict[str, object]]:
+    """Files below ``prefix``, and folders in place of their content unless ``deep``."""
+    entries: dict[str, dict[str, object]] = {}
+    for path, blob in tree.items():
+        if path.startswith(prefix):
+            top, slash, _ = path.removeprefix(prefix).partition("/")
+            if deep or not slash:
+                entries[path] = blob.listed(path)
+            else:
+                place = prefix + top
+                oid = hashlib.sha1(place.encode(), usedforsecurity=False).hexdigest()
+                entries[place] = {"type": "directory", "path": place, "oid": oid, "size": 0}
+    return list(entries.values())
 
 
 def _paths(request: Question, name: str, revision: str) -> Answer:
@@ -194,18 +220,19 @@ def _validate(request: Question) -> Answer:
 
 
 _NAME = r"([^/]+/[^/]+)"
-_MODEL = rf"/api/models/{_NAME}"
+#: A model, or a data set: the name of the latter keeps its prefix.
+_REPO = rf"/api/(?:models/{_NAME}|(datasets/[^/]+/[^/]+))"
 _ROUTES: tuple[tuple[str, str, Callable[..., Answer]], ...] = (
     ("GET", r"/api/whoami-v2", _whoami),
     ("POST", r"/api/repos/create", _create),
     ("POST", r"/api/validate-yaml", _validate),
-    ("GET", _MODEL, _info),
-    ("GET", rf"{_MODEL}/revision/([^/]+)", _info),
-    ("GET", rf"{_MODEL}/tree/([^/]+)", _tree),
-    ("POST", rf"{_MODEL}/paths-info/([^/]+)", _paths),
-    ("POST", rf"{_MODEL}/preupload/([^/]+)", _preupload),
-    ("POST", rf"{_MODEL}/commit/([^/]+)", _commit),
-    ("POST", rf"{_MODEL}/tag/([^/]+)", _tag),
+    ("GET", _REPO, _info),
+    ("GET", rf"{_REPO}/revision/([^/]+)", _info),
+    ("GET", rf"{_REPO}/tree/([^/]+)(?:/(.+))?", _tree),
+    ("POST", rf"{_REPO}/paths-info/([^/]+)", _paths),
+    ("POST", rf"{_REPO}/preupload/([^/]+)", _preupload),
+    ("POST", rf"{_REPO}/commit/([^/]+)", _commit),
+    ("POST", rf"{_REPO}/tag/([^/]+)", _tag),
     ("POST", rf"/{_NAME}\.git/info/lfs/objects/batch", _batch),
     ("PUT", r"/upload/([0-9a-f]{64})", _upload),
 )

@@ -1,7 +1,8 @@
 """A Hugging Face Hub on the loopback interface, with faults; standard library only.
 
 The real huggingface_hub client can create repositories on it, upload to them, tag them and download
-from them. Large files are served, as by the real Hub, by another host (here: another port)::
+from them. Large files are served, as by the real Hub, by another host (here: another port). Data
+sets are served under ``datasets/owner/name``::
 
     with LoopbackHub() as hub:
         commit = hub.store.add("owner/name", {"config.json": b"{}", "model.safetensors": data})
@@ -32,7 +33,9 @@ from kexue_core.testing.loopback_store import Blob, Store
 __all__ = ["LoopbackHub", "Seen"]
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
-_RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
+_RESOLVE = re.compile(
+    r"/(?P<repo>(?:datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)"
+)
 _PIECE = 64 << 10
 
 

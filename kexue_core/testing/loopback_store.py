@@ -11,7 +11,10 @@ from pathlib import Path
 __all__ = ["Blob", "Repo", "Store"]
 
 #: Extensions that the Hub keeps as large files whatever their size (git-lfs).
-_LARGE = (".safetensors", ".bin", ".pt", ".ckpt", ".h5", ".npz", ".data-00000-of-00001")
+_LARGE = (
+    *(".safetensors", ".bin", ".pt", ".ckpt", ".h5", ".npz", ".parquet"),
+    ".data-00000-of-00001",
+)
 
 
 class Blob:
@@ -108,7 +111,7 @@ class Store:
     """All repositories, uploaded objects and tokens of one server.
 
     Attributes:
-        repos: ``owner/name`` -> repository.
+        repos: ``owner/name`` -> repository; ``datasets/owner/name`` for one of data.
         objects: sha256 -> content of an uploaded large file.
         tokens: Token -> user. A request with another token is refused with 401.
         mirrors: Path under ``/mirror/`` -> content.
