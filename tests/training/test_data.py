@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kexue_core.errors import DataError, NetworkError
+from kexue_core.errors import ConfigError, DataError
 from kexue_core.training.data import Images, open_images, random_flip
 from kexue_core.training.data.celeba import open_frames
 from kexue_core.training.data.sources import HELD_OUT, hold_out
@@ -358,13 +358,35 @@ def test_where_there_is_nothing_it_is_said(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(DataError, match=r"empty holds no image. Files must end in one of"):
         open_images(tmp_path / "empty", "train", size=8)
-    for missing in (tmp_path / "nowhere", "./nowhere", "nowhere.npz", "a/b/c"):
+    for missing in (tmp_path / "nowhere", "./nowhere", "nowhere.npz", "nowhere", "a/b/c"):
         with pytest.raises(DataError, match=r"nowhere|a/b/c does not exist. Check the path"):
             open_images(missing, "train", size=8)
     with pytest.raises(DataError, match=r"notes\.txt is of no known kind"):
         open_images(tmp_path / "notes.txt", "train", size=8)
     with pytest.raises(DataError, match=r"no split 'dev'. Choose from train, val, test"):
         open_images(tmp_path, "dev", size=8)  # type: ignore[arg-type]
+
+
+def test_what_lies_beside_a_mistyped_path_is_offered(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"/face does not exist. Did you mean faces\?$"):
+        open_images(folder.with_name("face"), "train", size=8)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"channels": 2}, "channels is 2, and images have 1 .grey. or 3 .RGB.. Set channels"),
+        ({"channels": 4}, "channels is 4"),
+        ({"size": 0}, "Images of 0x0 pixels are empty. Set size to 1 or more"),
+    ],
+)
+def test_impossible_images_are_refused_before_any_is_read(
+    folder: Path, asked: dict[str, int], said: str
+) -> None:
+    break_three(folder)
+    for source in (folder, "nowhere"):
+        with pytest.raises(ConfigError, match=said):
+            open_images(source, "train", **{"size": 8, **asked})  # type: ignore[arg-type]
 
 
 # --- geometry ---------------------------------------------------------------------------------
@@ -464,54 +486,6 @@ def test_what_celeba_has_not_is_said(celeba: Path) -> None:
     with pytest.raises(DataError, match=r"celeba-full64.npz is missing"):
         open_images(celeba, "train", size=32)
     assert len(open_images(celeba, "train", size=64)) == 4
-
-
-# --- datasets: parquet and the Hub --------------------------------------------------------------
-
-
-@pytest.fixture
-def parquet(tmp_path: Path, rng: Rng) -> Path:
-    import datasets
-
-    folder = tmp_path / "table"
-    folder.mkdir()
-    columns = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])}
-    )
-    for split, n in (("train", 20), ("test", 4)):
-        rows = {
-            "image": [Image.fromarray(a) for a in pictures(rng, n)],
-            "label": [k % 2 for k in range(n)],
-        }
-        table = datasets.Dataset.from_dict(rows, features=columns)
-        table.to_parquet(str(folder / f"{split}-00000-of-00001.parquet"))
-    return folder
-
-
-def test_parquet(parquet: Path) -> None:
-    train, val, test = (open_images(parquet, s, size=8) for s in SPLITS)  # type: ignore[arg-type]
-    assert (len(train), len(val), len(test)) == (18, 2, 4)
-    assert test.batch([0, 1, 3])["label"].tolist() == [0, 1, 1]
-    assert pixels(test).shape == (4, 3, 8, 8)
-    alone = open_images(parquet / "test-00000-of-00001.parquet", "test", size=8)
-    assert np.array_equal(pixels(alone), pixels(test))
-    assert train.fingerprint == open_images(parquet, "train", size=8).fingerprint
-
-
-def test_broken_parquet_is_named(parquet: Path) -> None:
-    path = parquet / "test-00000-of-00001.parquet"
-    path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(DataError, match=f"{path} cannot be read as parquet"):
-        open_images(path, "test", size=8)
-
-
-def test_a_hub_name_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(NetworkError, match=r"someone/faces cannot be fetched.*--data PATH"):
-        open_images("someone/faces", "train", size=8)
 
 
 # --- flips ------------------------------------------------------------------------------------

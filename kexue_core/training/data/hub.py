@@ -1,31 +1,33 @@
-"""Image data through the ``datasets`` library: parquet files, and names on the Hugging Face Hub."""
+"""Image data by its name on the Hugging Face Hub, through the ``datasets`` library.
+
+The library asks for a name again and again before it looks into its cache. So the Hub is asked one
+question first: if it cannot be reached, what is in the cache is taken at once.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import os
 import re
-import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from kexue_core.errors import DataError, NetworkError
-from kexue_core.training.data.sources import RawImages, pick_split, sha256_of
+from kexue_core.errors import AccessError, DataError, NetworkError, NotFoundError, OfflineError
+from kexue_core.hub.network import Patience, check_online, classify, endpoint, with_retries
+from kexue_core.training.data.sources import RawImages, pick_split, similar
+from kexue_core.training.data.tables import one_line, quiet_datasets, read_tables
 from kexue_core.training.recipe import Split
 
-__all__ = ["HUB_NAME", "open_hub", "open_parquet"]
+__all__ = ["HUB_NAME", "open_hub"]
 
-#: ``name``, ``owner/name``, each with ``:configuration`` where a data set has several.
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?")
+#: ``owner/name``, with ``:configuration`` where a data set has several. A word alone is a path.
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?")
 
-_SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
+#: Variables that switch the network off, for one library or another.
+_SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+
+_AT_HAND = "name data at hand with --data PATH"
 
 
 def open_hub(source: str, split: Split) -> RawImages:
@@ -33,97 +35,107 @@ def open_hub(source: str, split: Split) -> RawImages:
 
     Raises:
         DataError: There is no such data set, split or image column.
+        AccessError: Its terms must be accepted first.
         NetworkError: The Hub cannot be reached and the data is not in the cache.
     """
-    datasets = _datasets()
     name, _, configuration = source.partition(":")
     try:
-        loaded = datasets.load_dataset(name, configuration or None)
-    except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
-        if isinstance(error, ConnectionError):
-            raise NetworkError(
-                f"The data set {source} cannot be fetched: {_line(error)}",
-                hint="Name data at hand with --data PATH",
-            ) from error
-        raise DataError(
-            f"{source} is neither a path nor a data set on the Hub",
-            hint="Check the spelling, or name a folder with --data PATH",
-        ) from error
-    except Exception as error:
-        raise DataError(
-            f"The data set {source} cannot be opened: {type(error).__name__}: {_line(error)}",
-            hint="Name another, or data at hand with --data PATH",
-        ) from error
-    return pick_split(_native(loaded, source, name, None), split, source)
+        _ask(name)
+    except (NotFoundError, AccessError) as error:
+        raise _unknown(source) from error
+    except NetworkError as error:
+        loaded = _cached(source, name, configuration, error)
+    else:
+        loaded = _fetched(source, name, configuration)
+    return pick_split(read_tables(loaded, source, name, None), split, source)
 
 
-def open_parquet(source: Path, split: Split) -> RawImages:
-    """Open one parquet file, or a folder of them named after their splits (``test-00000.parquet``).
+def _ask(name: str) -> None:
+    """Ask the Hub for a data set, once and for at most the time that a connection may take.
 
     Raises:
-        DataError: A file is broken, or there is no such split or image column.
+        NotFoundError, AccessError: There is none by that name, or it is private.
+        NetworkError: The network is off, or the Hub gave no answer.
     """
-    datasets = _datasets()
-    files = [source] if source.is_file() else sorted(source.rglob("*.parquet"))
-    by_split: dict[str, list[str]] = {}
-    for path in files:
-        stem = re.split(r"[^a-z]", path.name.lower())[0]
-        by_split.setdefault(_SPLIT_NAMES.get(stem, "train"), []).append(str(path))
-    try:
-        loaded = {
-            s: datasets.Dataset.from_parquet(paths, keep_in_memory=False)
-            for s, paths in by_split.items()
-        }
-    except Exception as error:
-        raise DataError(
-            f"{source} cannot be read as parquet: {_line(error)}", hint="Copy it again"
-        ) from error
-    native = _native(loaded, str(source), source.stem, sha256_of(*files))
-    return pick_split(native, split, source)
+    if os.environ.get("HF_DATASETS_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise OfflineError("HF_DATASETS_OFFLINE is set", hint="Unset it")
+    check_online(name)
+    from huggingface_hub import HfApi
 
-
-def _native(loaded: Any, source: str, name: str, identity: str | None) -> dict[Split, RawImages]:
-    native: dict[Split, RawImages] = {}
-    for key, table in loaded.items():
-        if (wanted := _SPLIT_NAMES.get(str(key).lower())) and len(table):
-            native[wanted] = _raw(table, source, name, identity or table._fingerprint)
-    if not native:
-        raise DataError(
-            f"{source} has the splits {', '.join(map(str, loaded)) or 'none'}",
-            hint="One must be called train",
-        )
-    return native
-
-
-def _raw(table: Any, source: str, name: str, identity: str) -> RawImages:
-    import datasets
-
-    columns = table.features
-    images = [c for c, feature in columns.items() if isinstance(feature, datasets.Image)]
-    if not images:
-        raise DataError(
-            f"{source} has no column of images, only {', '.join(columns)}",
-            hint="Name another data set",
-        )
-    classes = [c for c, feature in columns.items() if isinstance(feature, datasets.ClassLabel)]
-    column = images[0]
-    return RawImages(
-        name=name,
-        identity=hashlib.sha256(identity.encode()).hexdigest(),
-        indices=np.arange(len(table), dtype=np.int64),
-        read=lambda i: table[int(i)][column],
-        where=lambda i: f"{source}[{i}]",
-        labels=np.asarray(table[classes[0]], dtype=np.int64) if classes else None,
+    api = HfApi(endpoint=endpoint())
+    usual = Patience.from_environment()
+    once = replace(usual, attempts=1, reply_timeout=usual.connect_timeout)
+    with_retries(
+        lambda: api.dataset_info(name, timeout=once.connect_timeout),
+        endpoint(),
+        once,
+        threading.Event(),
     )
 
 
-def _datasets() -> Any:
-    import datasets
+def _fetched(source: str, name: str, configuration: str) -> Any:
+    """All splits, downloaded where they are not in the cache."""
+    with quiet_datasets() as datasets:
+        try:
+            return datasets.load_dataset(name, configuration or None)
+        except datasets.exceptions.DatasetNotFoundError as error:
+            if "gated" in str(error):
+                raise AccessError(
+                    f"The data set {source} cannot be fetched: its terms are not accepted",
+                    hint="Accept them on its page while logged in, then: hf auth login",
+                ) from error
+            raise _unknown(source) from error
+        except ConnectionError as error:
+            raise NetworkError(
+                f"The data set {source} cannot be fetched: {one_line(error)}",
+                hint=f"Check the network, or {_AT_HAND}",
+            ) from error
+        except Exception as error:
+            raise DataError(
+                f"The data set {source} cannot be opened: {type(error).__name__}: "
+                f"{one_line(error)}",
+                hint=f"Name another, or {_AT_HAND}",
+            ) from error
 
-    if not sys.stderr.isatty():
-        datasets.disable_progress_bars()
-    return datasets
+
+def _cached(source: str, name: str, configuration: str, trouble: NetworkError) -> Any:
+    """All splits from the library's cache, which an earlier download filled.
+
+    Raises:
+        NetworkError: They are not there, or not whole; a subclass as ``trouble`` is.
+    """
+    with quiet_datasets():
+        from datasets.packaged_modules.cache.cache import Cache
+
+        try:
+            return Cache(
+                repo_id=name,
+                dataset_name=name.rpartition("/")[2],
+                config_name=configuration or None,
+                version="auto",
+                hash="auto",
+            ).as_dataset()
+        except Exception as error:
+            missing = one_line(error)
+    hint = f"Check the spelling and the network, or {_AT_HAND}"
+    if isinstance(trouble, OfflineError):
+        switches = [name for name in _SWITCHES if os.environ.get(name)]
+        reason, hint = "the network is switched off", f"Unset {' and '.join(switches)}"
+        hint += f", or {_AT_HAND}"
+    elif isinstance(trouble.__cause__, Exception):
+        # The sentence about the last try counts tries, and there was only one.
+        reason = one_line(classify(trouble.__cause__, endpoint(), parsing=True))
+    else:
+        reason = trouble.message
+    raise type(trouble)(
+        f"{source} is neither a path here nor in the cache ({missing}), and cannot be fetched: "
+        f"{reason}",
+        hint=similar(Path(source)) or hint,
+    ) from trouble
 
 
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+def _unknown(source: str) -> DataError:
+    return DataError(
+        f"{source} is neither a path here nor a data set on the Hub that is open to all",
+        hint=similar(Path(source)) or f"Check the spelling, or {_AT_HAND}",
+    )

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from kexue_core.errors import DataError
-from kexue_core.training.data import celeba, folder, hub, idx, npz
-from kexue_core.training.data.sources import RawImages
+from kexue_core.errors import ConfigError, DataError
+from kexue_core.training.data import celeba, folder, hub, idx, npz, tables
+from kexue_core.training.data.sources import RawImages, similar
 from kexue_core.training.recipe import SPLITS, Batch, Split, StepContext
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ class Images:
             than ``size`` on black instead of enlarging them.
         broken: ``"error"``, or ``"skip"`` to leave out images that cannot be read.
         in_memory: Bytes up to which the decoded images are kept.
+
+    Raises:
+        ConfigError: ``size`` or ``channels`` is none that images have.
+        DataError: Images that are decoded at once cannot be read.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Images:
         broken: Literal["error", "skip"] = "error",
         in_memory: int = IN_MEMORY,
     ) -> None:
+        _check_shape(size, channels)
         self.size = size
         self.channels = channels
         self.crop = crop
@@ -202,9 +207,11 @@ def open_images(
     The other arguments are those of :class:`Images`.
 
     Raises:
+        ConfigError: ``size`` or ``channels`` is none that images have.
         DataError: There is no such data, it is broken, or it has no such split.
         NetworkError: A Hub name that is not in the cache, and no network.
     """
+    _check_shape(size, channels)
     if split not in SPLITS:
         raise DataError(f"There is no split {split!r}", hint=f"Choose from {', '.join(SPLITS)}")
     parts = _open(source, split, size)
@@ -228,13 +235,13 @@ def _open(source: str | Path, split: Split, size: int) -> list[RawImages]:
         if (path / celeba.CROPS).is_file():
             return celeba.open_celeba(path, size, split)
         if next(path.rglob("*.parquet"), None):
-            return [hub.open_parquet(path, split)]
+            return [tables.open_parquet(path, split)]
         return [folder.open_folder(path, split)]
     if path.is_file():
         if path.suffix == ".npz":
             return [npz.open_npz(path, split)]
         if path.suffix == ".parquet":
-            return [hub.open_parquet(path, split)]
+            return [tables.open_parquet(path, split)]
         if "ubyte" in path.name:
             return [idx.open_idx(path, split)]
         raise DataError(
@@ -244,7 +251,18 @@ def _open(source: str | Path, split: Split, size: int) -> list[RawImages]:
     written = str(source)
     if not isinstance(source, Path) and hub.HUB_NAME.fullmatch(written) and not path.suffix:
         return [hub.open_hub(written, split)]
-    raise DataError(f"{written} does not exist", hint="Check the path given with --data")
+    hint = "Check the path given with --data; data on the Hub is named owner/name"
+    raise DataError(f"{written} does not exist", hint=similar(path) or hint)
+
+
+def _check_shape(size: int, channels: int) -> None:
+    if channels not in (1, 3):
+        raise ConfigError(
+            f"channels is {channels}, and images have 1 (grey) or 3 (RGB)",
+            hint="Set channels to 1 or 3",
+        )
+    if size < 1:
+        raise ConfigError(f"Images of {size}x{size} pixels are empty", hint="Set size to 1 or more")
 
 
 def random_flip(image: Tensor, context: StepContext) -> Tensor:

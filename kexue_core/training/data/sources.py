@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kexue_core.errors import DataError
+from kexue_core.names import did_you_mean
 from kexue_core.training.recipe import SPLITS, Split
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Indices", "RawImages", "hold_out", "pick_split", "sha256_of"]
+__all__ = ["Indices", "RawImages", "hold_out", "pick_split", "sha256_of", "similar"]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -106,3 +108,13 @@ def sha256_of(*paths: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def similar(path: Path) -> str | None:
+    """A sentence that offers what lies where ``path`` would, by names like its own."""
+    try:
+        # A folder of a million images is not worth reading to its end.
+        beside = [p.name for p in itertools.islice(path.absolute().parent.iterdir(), 1000)]
+    except OSError:
+        return None
+    return did_you_mean(path.name, beside)
