@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kexue_core.commands import _output
 from kexue_core.commands._options import quiet_option
 
+if TYPE_CHECKING:
+    from kexue_core.testing.scaffold import Kind
+
 __all__ = ["command"]
 
 
 @click.command("new-plugin")
 @click.argument("name", metavar="NAME")
-@click.option("--model", "kind", flag_value="model", default=True, help="A model and its recipe.")
-@click.option("--loss", "kind", flag_value="loss", help="A loss.")
-@click.option("--sampler", "kind", flag_value="sampler", help="A sampler.")
+@click.option("--model", is_flag=True, help="A model and its recipe.  [default]")
+@click.option("--loss", is_flag=True, help="A loss.")
+@click.option("--sampler", is_flag=True, help="A sampler.")
 @click.option(
     "--dir",
     "directory",
@@ -25,7 +29,9 @@ __all__ = ["command"]
     help="Where the folder kexue-NAME is made.  [default: here]",
 )
 @quiet_option
-def command(name: str, *, kind: str, directory: Path, quiet: bool) -> None:
+def command(
+    name: str, *, model: bool, loss: bool, sampler: bool, directory: Path, quiet: bool
+) -> None:
     """Write a complete plugin, kexue-NAME, that passes its own tests.
 
     It holds a small real model (or loss, or sampler), a recipe, a README, tests and a CI file.
@@ -37,9 +43,12 @@ def command(name: str, *, kind: str, directory: Path, quiet: bool) -> None:
       kexue new-plugin focal --loss
       kexue new-plugin mala --sampler --dir plugins
     """
+    if model + loss + sampler > 1:
+        raise click.UsageError("Choose one of --model, --loss and --sampler")
     from kexue_core.testing.scaffold import write_plugin
 
-    folder = write_plugin(name, kind, directory)  # type: ignore[arg-type]  # click's flag values
+    kind: Kind = "loss" if loss else "sampler" if sampler else "model"
+    folder = write_plugin(name, kind, directory)
     click.echo(folder)
     _output.note(
         f"next: cd {folder}, pip install -e ., kexue check {folder.name}, pytest", quiet=quiet
