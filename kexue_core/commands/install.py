@@ -46,12 +46,16 @@ def requirement(name: str) -> str:
     """What to tell pip for a plugin, weights, path or requirement.
 
     A bare name that the registry does not know is refused: whatever has that name on the package
-    index need be no plugin, and its setup would run.
+    index need be no plugin, and its setup would run. A folder is written as a path: pip looks for
+    a bare name on the index even where there is a folder of that name.
 
     Raises:
         NotFoundError: No plugin or weights have that name.
     """
-    if re.search(r"[/\\]|\.whl$|[<>=!~@\[]", name) or Path(name).is_dir():
+    folder, bracket, extras = name.partition("[")  # folder[extra]
+    if not re.match(r"\.|.*[/\\]", folder) and Path(folder).is_dir():
+        return f"./{folder}{bracket}{extras}"
+    if re.search(r"[/\\]|^\.|\.whl$|[<>=!~@\[]", name):
         return name
     registry = load_registry()
     known = normalize(name)

@@ -6,11 +6,14 @@ import click
 
 from kexue_core.commands import _output
 from kexue_core.commands._pip import command_line, run_pip
+from kexue_core.distributions import entry_points
 from kexue_core.errors import KexueError, NotFoundError
 from kexue_core.names import did_you_mean, normalize
-from kexue_core.plugins import discover
 
 __all__ = ["command", "installed"]
+
+#: The entry-point groups that make a distribution a plugin; it may have no part in the first.
+GROUPS = ("kexue", "kexue.commands", "kexue.experiments", "kexue.metrics")
 
 
 @click.command("uninstall")
@@ -37,7 +40,7 @@ def command(*, names: tuple[str, ...], yes: bool, dry_run: bool) -> None:
 
 
 def installed(name: str) -> str:
-    """The distribution of an installed plugin.
+    """The distribution of an installed plugin, found by its metadata: nothing of it is imported.
 
     Raises:
         KexueError: It is kexue itself.
@@ -46,7 +49,8 @@ def installed(name: str) -> str:
     known = normalize(name)
     if known == "kexue":
         raise KexueError("kexue does not remove itself", hint="Run `pip uninstall kexue`")
-    distributions = {record.distribution for record in discover()} - {"kexue"}
+    distributions = {entry.distribution for group in GROUPS for entry in entry_points(group)}
+    distributions -= {"kexue"}
     for candidate in (known, f"kexue-{known}"):
         if candidate in distributions:
             return candidate

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from synthetic import write_distribution
 
 from kexue_core.commands import _pip
 from kexue_core.commands.install import requirement
-from kexue_core.commands.uninstall import installed
+from kexue_core.commands.uninstall import GROUPS, installed
 from kexue_core.errors import KexueError, NotFoundError
 from kexue_core.registry import load_registry
 
@@ -56,6 +58,45 @@ def test_names_become_requirements(name: str, wanted: str) -> None:
     assert requirement(name) == wanted
 
 
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("my-plugin", "./my-plugin"),
+        ("my-plugin[train]", "./my-plugin[train]"),
+        ("flow", "./flow"),  # what lies here goes before the registry
+        ("./my-plugin", "./my-plugin"),
+        ("my-plugin/", "my-plugin/"),
+        (".", "."),
+        ("..", ".."),
+        ("my-plugin>=1", "my-plugin>=1"),
+        ("file", None),
+    ],
+)
+def test_a_folder_here_is_never_looked_for_on_the_package_index(
+    name: str, wanted: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("my-plugin", "flow"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "file").touch()
+    if wanted is None:
+        with pytest.raises(NotFoundError):
+            requirement(name)
+    else:
+        assert requirement(name) == wanted
+
+
+def test_pip_takes_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some-thing").mkdir()
+    command = ["install", "--no-index", "--dry-run", requirement("some-thing")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", *command], capture_output=True, text=True, check=False
+    )
+    # It read the folder, which holds no project, and asked no index.
+    assert "some-thing' is not installable" in done.stderr, done.stderr
+
+
 def test_an_unknown_name_never_reaches_the_package_index() -> None:
     with pytest.raises(NotFoundError, match="Did you mean glow-celeba"):
         requirement("glow-celebb")
@@ -69,6 +110,19 @@ def test_only_plugins_are_removed() -> None:
         installed("torch")
     with pytest.raises(KexueError, match="does not remove itself"):
         installed("kexue")
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_kind_of_plugin_is_found_without_its_import(
+    group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_distribution(tmp_path, "their-verb", "raise SystemExit", group=group, entry="greet")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("KEXUE_STRICT_PLUGINS", "1")
+    monkeypatch.setenv("KEXUE_PLUGINS", "kexue-flow")  # restricts what is loaded, not removed
+    assert installed("Their_Verb") == "their-verb"
+    with pytest.raises(NotFoundError, match="Did you mean their-verb"):
+        installed("their-verbs")
 
 
 def test_without_pip_the_exact_command_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
