@@ -48,6 +48,15 @@ GRID = {1: 20001, 2: 401, 3: 81}
 REACH = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 AGREEMENT = 5e-3
 
+#: bits_per_dim is taken at data filled with noise within a bin, log_prob at the data themselves:
+#: what the noise changes is small beside how log_prob differs between a flat datum and a random
+#: one. A slope of 1 may be off by so much, and the rest by so much of that difference; nats in
+#: place of bits would be off by 0.31, a wrong sign by 2.
+SLOPE, REST = 0.15, 0.25
+
+#: Data and seeds that bits_per_dim is averaged over.
+BITS_DATA, BITS_SEEDS = 16, 4
+
 
 def log_prob_is_sane(subject: ModelSubject) -> None:
     """``log_prob`` and ``bits_per_dim`` are finite, one a sample, of a stated data shape."""
@@ -73,6 +82,41 @@ def log_prob_is_sane(subject: ModelSubject) -> None:
         raise CheckFailure(
             "log_prob is the same for different data", "It must depend on its argument"
         )
+
+
+def bits_follow_log_prob(subject: ModelSubject) -> None:
+    """``bits_per_dim`` is -log_prob / (numbers ln 2) plus a constant of the model."""
+    model: Any = subject.build().double()
+    drawn = subject.data(model, BITS_DATA, torch.float64)
+    # From flat data to random ones, so that log_prob spreads over nats whatever the model.
+    depth = torch.linspace(0, 1, BITS_DATA, dtype=torch.float64)
+    x = 0.5 + depth.reshape(-1, *[1] * (drawn.ndim - 1)) * (drawn - 0.5)
+    size = x[0].numel()
+    with torch.no_grad():
+        expected = -model.log_prob(x) / (size * math.log(2))
+        found = torch.stack(
+            [model.bits_per_dim(x, generator=generator(seed)) for seed in range(BITS_SEEDS)]
+        ).mean(0)
+    wide, found = expected - expected.mean(), found - found.mean()
+    if not wide.any():
+        return  # log-prob says what is wrong
+    slope = float((wide * found).sum() / wide.square().sum())
+    rest = float((found - slope * wide).abs().max() / wide.abs().max())
+    if abs(slope - 1) <= SLOPE and rest <= REST:
+        return
+    if rest > REST:
+        reason = "Add the same constant for all data, and take log_prob of the data given"
+    elif slope < 0:
+        reason = "It has the wrong sign: few bits are likely data"
+    elif abs(slope - math.log(2)) <= SLOPE:
+        reason = "It is in nats: divide by ln 2"
+    else:
+        reason = f"Divide by the {size} numbers of a datum and by ln 2"
+    raise CheckFailure(
+        f"Between data bits_per_dim changes by {slope:.3g} times -log_prob / ({size} ln 2), "
+        f"with a rest of {rest:.2g}",
+        f"{reason}: bits = -log_prob / ({size} ln 2) + constant, 8 for a density of 8-bit data",
+    )
 
 
 def density_is_exact(subject: ModelSubject) -> str | None:
@@ -241,6 +285,7 @@ def _exact(subject: ModelSubject) -> bool:
 
 DENSITY_CHECKS: tuple[Check[ModelSubject], ...] = (
     Check("log-prob", log_prob_is_sane, _density),
+    Check("bits", bits_follow_log_prob, _density),
     Check("density", density_is_exact, _density),
     Check("inverse", inverse_is_exact, _exact),
 )

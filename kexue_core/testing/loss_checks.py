@@ -1,20 +1,21 @@
-"""Promises of a loss, seen through the ``example`` of its spec.
-
-Of the example's arguments those that are differentiated are the floating tensors with
-``requires_grad``, or, where none asks for it, the first floating tensor.
-"""
+"""Promises of a loss, seen through the ``example`` of its spec."""
 
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kexue_core.specs import import_object
+from kexue_core.testing.loss_calls import (
+    call_takes_mask,
+    differentiated,
+    evaluate,
+    factory_takes,
+)
+from kexue_core.testing.mask_checks import masked_means_count, masks_hide
 from kexue_core.testing.outcomes import Check, CheckFailure
 from kexue_core.testing.subjects import LossSubject
 from kexue_core.testing.values import difference, tensors
@@ -28,7 +29,7 @@ EXTREME = 1e4
 def example_is_finite(subject: LossSubject) -> None:
     """The loss of its example is a finite float tensor with a finite gradient."""
     loss, arguments = subject.build(), subject.example()
-    value = _evaluate(loss, arguments)
+    value = evaluate(loss, arguments)
     if not isinstance(value, Tensor) or not value.is_floating_point():
         raise CheckFailure(f"The loss is a {type(value).__name__}", "Return a float tensor")
     _require_finite(loss, arguments, "of its example")
@@ -41,7 +42,7 @@ def seed_decides(subject: LossSubject) -> None:
         raise CheckFailure(
             "The example differs from call to call", "Draw it from the generator argument"
         )
-    values = [_evaluate(loss, subject.example()) for _ in range(2)]
+    values = [evaluate(loss, subject.example()) for _ in range(2)]
     if difference(*values) > 0:
         raise CheckFailure(
             "The loss gives two values for one input and seed",
@@ -55,7 +56,7 @@ def extremes_are_finite(subject: LossSubject) -> None:
     # Each place with both signs: confident and right, confident and wrong.
     for extreme in (EXTREME, -EXTREME):
         arguments = list(subject.example())
-        for place in _differentiated(tuple(arguments)):
+        for place in differentiated(tuple(arguments)):
             given = arguments[place].detach()
             signs = torch.where(given >= 0, 1.0, -1.0).to(given.dtype)
             arguments[place] = (extreme * signs).requires_grad_(arguments[place].requires_grad)
@@ -72,14 +73,14 @@ def half_precision_is_finite(subject: LossSubject) -> None:
 def gradient_is_right(subject: LossSubject) -> None:
     """Autograd's gradient agrees with differences in float64 (``torch.autograd.gradcheck``)."""
     loss, arguments = _typed(subject, torch.float64)
-    places = _differentiated(arguments)
+    places = differentiated(arguments)
     inputs = [arguments[i].detach().clone().requires_grad_() for i in places]
 
     def function(*values: Tensor) -> Tensor:
         full = list(arguments)
         for place, value in zip(places, values, strict=True):
             full[place] = value
-        return _evaluate(loss, tuple(full))
+        return evaluate(loss, tuple(full))
 
     try:
         torch.autograd.gradcheck(function, inputs, fast_mode=True)
@@ -94,9 +95,9 @@ def gradient_is_right(subject: LossSubject) -> None:
 def reductions_agree(subject: LossSubject) -> None:
     """``reduction``: mean and sum are those of none."""
     arguments = subject.example()
-    each = _evaluate(subject.build(reduction="none"), arguments)
+    each = evaluate(subject.build(reduction="none"), arguments)
     for name, expected in (("mean", each.mean()), ("sum", each.sum())):
-        found = _evaluate(subject.build(reduction=name), arguments)
+        found = evaluate(subject.build(reduction=name), arguments)
         if found.shape != () or difference(expected, found) > 1e-5:
             raise CheckFailure(
                 f"reduction={name!r} gives {found.detach()}, the {name} of 'none' is "
@@ -104,7 +105,7 @@ def reductions_agree(subject: LossSubject) -> None:
                 "Reduce what 'none' returns",
             )
     try:
-        bad = _evaluate(subject.build(reduction="no-such"), arguments)
+        bad = evaluate(subject.build(reduction="no-such"), arguments)
     except Exception:
         return
     raise CheckFailure(
@@ -112,55 +113,12 @@ def reductions_agree(subject: LossSubject) -> None:
     )
 
 
-def masks_hide(subject: LossSubject) -> None:
-    """``mask`` (true where it counts): all true changes nothing, what is false has no effect."""
-    loss, arguments = subject.build(), subject.example()
-    place = _differentiated(arguments)[0]
-    shape = arguments[place].shape
-    everything = torch.ones(shape, dtype=torch.bool)
-    expected = _evaluate(loss, arguments)
-    if difference(expected, _evaluate(loss, arguments, mask=everything)) > 1e-6:
-        raise CheckFailure(
-            "A mask that is true everywhere changes the loss", "True keeps an element"
-        )
-    mask = everything.clone()
-    mask.reshape(-1)[::2] = False
-    values = []
-    for hidden in (0.0, 50.0):
-        changed = list(arguments)
-        changed[place] = torch.where(mask, arguments[place].detach(), hidden).requires_grad_()
-        value = _evaluate(loss, tuple(changed), mask=mask)
-        (slope,) = torch.autograd.grad(value.sum(), changed[place])
-        if slope[~mask].any():
-            raise CheckFailure(
-                "An element that the mask hides gets a gradient", "Multiply its term by the mask"
-            )
-        values.append(value.detach())
-    if difference(*values) > 1e-6:
-        raise CheckFailure(
-            "The value of an element that the mask hides changes the loss",
-            "Leave hidden elements out of sums, maxima and counts",
-        )
-    nothing = _evaluate(loss, arguments, mask=torch.zeros_like(everything))
-    if not nothing.isfinite().all():
-        raise CheckFailure(
-            "A mask that hides everything gives NaN or infinity",
-            "Divide by the count clamped to at least 1",
-        )
-
-
-def _evaluate(loss: Callable[..., Tensor], arguments: tuple[Any, ...], **extra: Any) -> Tensor:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return loss(*arguments, **extra)
-
-
 def _require_finite(loss: Callable[..., Tensor], arguments: tuple[Any, ...], where: str) -> None:
-    places = _differentiated(arguments)
+    places = differentiated(arguments)
     full = list(arguments)
     for place in places:
         full[place] = arguments[place].detach().clone().requires_grad_()
-    value = _evaluate(loss, tuple(full))
+    value = evaluate(loss, tuple(full))
     if not value.isfinite().all():
         raise CheckFailure(
             f"The loss {where} is {value.detach().sum()}",
@@ -184,17 +142,6 @@ def _require_finite(loss: Callable[..., Tensor], arguments: tuple[Any, ...], whe
             )
 
 
-def _differentiated(arguments: tuple[Any, ...]) -> list[int]:
-    floating = [
-        i for i, a in enumerate(arguments) if isinstance(a, Tensor) and a.is_floating_point()
-    ]
-    if not floating:
-        raise CheckFailure(
-            "The example has no floating tensor", "Return the arguments of one call as a tuple"
-        )
-    return [i for i in floating if arguments[i].requires_grad] or floating[:1]
-
-
 def _typed(
     subject: LossSubject, dtype: torch.dtype
 ) -> tuple[Callable[..., Tensor], tuple[Any, ...]]:
@@ -214,19 +161,6 @@ def _typed(
     return loss, tuple(arguments)
 
 
-def _factory_takes(name: str) -> Callable[[LossSubject], bool]:
-    def takes(subject: LossSubject) -> bool:
-        return name in inspect.signature(import_object(subject.spec.factory)).parameters
-
-    return takes
-
-
-def _call_takes_mask(subject: LossSubject) -> bool:
-    loss: Any = subject.build()
-    call = loss.forward if isinstance(loss, nn.Module) else loss
-    return "mask" in inspect.signature(call).parameters
-
-
 def _is_derivative(subject: LossSubject) -> bool:
     return not subject.spec.stop_gradient
 
@@ -237,6 +171,7 @@ LOSS_CHECKS: tuple[Check[LossSubject], ...] = (
     Check("extremes", extremes_are_finite),
     Check("half-precision", half_precision_is_finite),
     Check("gradcheck", gradient_is_right, _is_derivative),
-    Check("reductions", reductions_agree, _factory_takes("reduction")),
-    Check("masks", masks_hide, _call_takes_mask),
+    Check("reductions", reductions_agree, factory_takes("reduction")),
+    Check("masks", masks_hide, call_takes_mask),
+    Check("masked-mean", masked_means_count, call_takes_mask),
 )
