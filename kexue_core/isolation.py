@@ -1,9 +1,10 @@
 """Import one distribution's plugin, ask it, and contain whatever goes wrong.
 
 Everything of a distribution happens under ``except BaseException``: an accident (an ImportError, a
-SystemExit, rubbish returned) is recorded with its cause and the remedy, and all others go on. What
-cannot be contained in one process, such as an endless import, is at least named while it lasts.
-This is a guard against accidents, not against malice.
+SystemExit, rubbish returned) is recorded with its cause and the remedy, and all others go on. Only
+the user's Ctrl-C ends the loading, even where a plugin swallows it. What cannot be contained in one
+process, such as an endless import, is at least named while it lasts. This is a guard against
+accidents, not against malice.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import importlib
 import operator
 import re
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 import pluggy
 
 from kexue_core import hookspecs
+from kexue_core.accidents import SLOW_IMPORT, NamedWhileSlow, Problem, UserInterrupts, diagnose
 from kexue_core.distributions import EntryPoint
 from kexue_core.specs import KINDS, RecipeSpec, Spec
 
@@ -41,24 +42,6 @@ HEAVY = frozenset(
         *("accelerate", "torchmetrics", "jieba", "ray", "fastapi"),
     }
 )
-
-#: Seconds after which a plugin that is still importing is named on stderr.
-SLOW_IMPORT = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something wrong with a plugin: one line each of cause and remedy.
-
-    Attributes:
-        cause: What is wrong.
-        fix: What to do about it.
-        fatal: Whether nothing of the plugin is used.
-    """
-
-    cause: str
-    fix: str
-    fatal: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,26 +80,21 @@ def load_plugin(name: str, found: list[EntryPoint]) -> tuple[PluginRecord, BaseE
     specs: tuple[Spec, ...] = ()
     registries: tuple[Path, ...] = ()
     caught: BaseException | None = None
-    try:
-        if len(found) > 1:
-            raise _Rejected(
-                f"declares {len(found)} modules in the entry-point group {GROUP!r}",
-                "Keep one: [project.entry-points.kexue] holds one module a distribution",
-            )
-        _check_requirement(found[0])
-        # What a plugin prints would end up in the middle of a table, or of JSON.
-        with _named_while_slow(name), contextlib.redirect_stdout(sys.stderr):
-            module = importlib.import_module(found[0].value)
-            _check_hooks(module)
-            specs, registries = _ask(module, name)
-    except KeyboardInterrupt:
-        raise
-    except _Rejected as rejection:
-        problems.append(Problem(rejection.cause, rejection.fix))
-        caught = rejection.__cause__ or rejection
-    except BaseException as error:
-        problems.append(_diagnose(error, found[0].value, name))
-        caught = error
+    with UserInterrupts():
+        try:
+            _check_entry_points(found)
+            _check_requirement(found[0])
+            # What a plugin prints would end up in the middle of a table, or of JSON.
+            with NamedWhileSlow(name), contextlib.redirect_stdout(sys.stderr):
+                module = importlib.import_module(found[0].value)
+                _check_hooks(module)
+                specs, registries = _ask(module, name)
+        except _Rejected as rejection:
+            problems.append(Problem(rejection.cause, rejection.fix))
+            caught = rejection.__cause__ or rejection
+        except BaseException as error:
+            problems.append(diagnose(error, found[0].value, name))
+            caught = error
     seconds = time.perf_counter() - started
     if heavy := sorted(({m.partition(".")[0] for m in set(sys.modules) - before}) & HEAVY):
         problems.append(
@@ -153,6 +131,22 @@ class _Rejected(Exception):  # noqa: N818 - carries a verdict, not a failure of 
         super().__init__(cause)
         self.cause = cause
         self.fix = fix
+
+
+def _check_entry_points(found: list[EntryPoint]) -> None:
+    """Refuse what names no module, or several."""
+    if len(found) > 1:
+        raise _Rejected(
+            f"declares {len(found)} modules in the entry-point group {GROUP!r}",
+            "Keep one: [project.entry-points.kexue] holds one module a distribution",
+        )
+    module, colon, attribute = found[0].value.partition(":")
+    if colon:
+        raise _Rejected(
+            f"its entry point names {found[0].value}, and must name a module",
+            f"Drop ':{attribute}': write {found[0].name} = \"{module}\" under "
+            "[project.entry-points.kexue], and install it again",
+        )
 
 
 def _check_requirement(entry_point: EntryPoint) -> None:
@@ -280,42 +274,3 @@ def _collect(results: list[Any], wanted: type[Any], where: str) -> tuple[Any, ..
                 )
             values.append(value)
     return tuple(values)
-
-
-def _diagnose(error: BaseException, module: str, distribution: str) -> Problem:
-    """Say what went wrong in one line, and what to do about it."""
-    kind = type(error).__name__
-    text = " ".join(str(error).split())
-    if isinstance(error, ModuleNotFoundError):
-        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
-            return Problem(
-                f"its entry point names the module {module}, which does not exist",
-                f"Reinstall it: pip install --force-reinstall {distribution}",
-            )
-        return Problem(
-            f"cannot import {error.name or text}",
-            f"Run `pip install {error.name}`, or remove it: pip uninstall {distribution}",
-        )
-    return Problem(
-        f"{kind}: {text}" if text else kind,
-        f"Update it: pip install --upgrade {distribution}. "
-        f"Traceback: KEXUE_PLUGINS={distribution} KEXUE_STRICT_PLUGINS=1 kexue list --debug",
-    )
-
-
-class _named_while_slow:  # noqa: N801 - used as a with-statement's phrase
-    """Name a plugin on stderr while loading it takes longer than :data:`SLOW_IMPORT`."""
-
-    def __init__(self, name: str) -> None:
-        self.timer = threading.Timer(SLOW_IMPORT, self._say, [name])
-        self.timer.daemon = True
-
-    @staticmethod
-    def _say(name: str) -> None:
-        print(f"kexue: {name} is still loading after {SLOW_IMPORT:.0f} s", file=sys.stderr)
-
-    def __enter__(self) -> None:
-        self.timer.start()
-
-    def __exit__(self, *exc: object) -> None:
-        self.timer.cancel()

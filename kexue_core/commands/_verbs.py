@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import click
 
+from kexue_core.accidents import UserInterrupts, one_line
 from kexue_core.distributions import entry_points
 from kexue_core.errors import PluginError
 from kexue_core.names import NAME
@@ -119,15 +120,15 @@ def _load_foreign(verb: ForeignVerb) -> click.Command:
     """Import another distribution's command, containing whatever goes wrong."""
     fix = f"Update it (pip install --upgrade {verb.distribution}) or uninstall it"
     module, _, attribute = verb.target.partition(":")
-    try:
-        command = getattr(importlib.import_module(module), attribute or "command")
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # SystemExit at import must not end kexue either
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise PluginError(
-            f"The verb {verb.name!r} of {verb.distribution} cannot be loaded: {reason}", hint=fix
-        ) from error
+    with UserInterrupts():
+        try:
+            command = getattr(importlib.import_module(module), attribute or "command")
+        except BaseException as error:  # SystemExit at import must not end kexue either
+            raise PluginError(
+                f"The verb {verb.name!r} of {verb.distribution} cannot be loaded: "
+                f"{one_line(error)}",
+                hint=fix,
+            ) from error
     if not isinstance(command, click.Command):
         raise PluginError(
             f"The verb {verb.name!r} of {verb.distribution} is no click command: {verb.target}",
