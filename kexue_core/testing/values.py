@@ -20,6 +20,7 @@ __all__ = [
     "leaves",
     "length",
     "rows",
+    "some",
     "sparse_strides",
     "tensors",
     "transform",
@@ -105,6 +106,11 @@ def rows(value: Any, n: int, chosen: slice) -> Any:
     return value
 
 
+def some(names: list[str]) -> str:
+    """The first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def difference(left: Any, right: Any) -> float:
     """Largest difference of two nested values, relative to their size where that exceeds 1.
 
@@ -128,8 +134,9 @@ def _leaf_difference(x: Any, y: Any) -> float:
         if x.numel() == 0:
             return 0.0
         x, y = x.detach().double(), y.detach().double()
-        # Equal infinities (a density outside its support) are equal, not NaN.
-        gap = torch.where(x == y, 0.0, (x - y).abs())
+        # Equal infinities (a density outside its support) are equal, not NaN; and NaN is equal to
+        # NaN: that there is any is for other checks to say.
+        gap = torch.where((x == y) | (x.isnan() & y.isnan()), 0.0, (x - y).abs())
         finite = x[x.isfinite()]
         scale = max(1.0, float(finite.abs().max())) if finite.numel() else 1.0
         return float("inf") if bool(gap.isnan().any()) else float(gap.max()) / scale

@@ -34,14 +34,19 @@ FAULTS: list[Fault] = [
     ("flow", _config("ThawedConfig"), "config", "frozen=True"),
     ("flow", {**_config("LosesKeyConfig"), "tiny": {"hidden": 5}}, "config", "hidden=5"),
     ("flow", _config("SetConfig"), "config", "JSON"),
+    ("flow", _config("UncomparedConfig"), "config", "table differs after JSON"),
     ("flow", _factory("ForgetsConfig"), "config", "self.config = config"),
     ("flow", {**_config("AnyKeyConfig"), "tiny": {}}, "unknown-keys", "no_such_setting"),
     ("flow", _factory("Slow"), "tiny", "Make ModelSpec.tiny smaller"),
     ("flow", _factory("DeadParameter"), "gradients", "unused gets no gradient"),
+    ("flow", _factory("TimesZero"), "gradients", "0 * p.sum() does not"),
     ("flow", _factory("NoGradient"), "gradients", "no_grad"),
     ("flow", _factory("InfiniteGradient"), "gradients", "gate is not finite"),
     ("flow", _factory("UnseededStart"), "seeds", "nets.0.0.bias"),
     ("flow", _factory("RandomEncoder"), "seeds", "to_latent draws from torch's global"),
+    ("mixture", _factory("DropsInEval"), "seeds", "training=self.training"),
+    ("mixture", _factory("DropsAttention"), "seeds", "scaled_dot_product_attention"),
+    ("mixture", _factory("OwnDropout"), "seeds", "forward draws from torch's global"),
     ("flow", _factory("BatchStatistics"), "batch-independence", "to_latent of samples 0..0"),
     ("flow", _factory("BatchDependentStream"), "batch-independence", "bits_per_dim"),
     ("flow", _factory("SqueezesOne"), "batch-0-and-1", "no batch dimension for a batch of 1"),
@@ -49,6 +54,9 @@ FAULTS: list[Fault] = [
     ("flow", _factory("Views"), "memory-layout", "reshape"),
     ("flow", _factory("HardFloat32"), "float64", "float32"),
     ("flow", _factory("NeedsFloat32"), "float64", "x.new_zeros"),
+    ("flow", _factory("OtherShapeInFloat64"), "float64", "gives shapes [(2, 2)]"),
+    ("flow", _factory("NanInFloat64"), "float64", "gives nan"),
+    ("flow", _factory("ConstantInBfloat16"), "bfloat16", "from float32 with the same weights"),
     ("flow", _factory("OverflowsBfloat16"), "bfloat16", "not finite"),
     ("flow", _factory("LacksMethod"), "methods", "declares 'latent' and has no prior"),
     ("flow", _factory("BatchedPrior"), "prior", "one sample after the other"),
@@ -176,6 +184,21 @@ def test_a_fault_is_found(name: str, change: dict[str, object], check: str, said
     outcome = case.perform()
     assert outcome.status == "failed", f"{check} passed"
     assert said in outcome.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "factory", "check"),
+    [
+        ("flow", "NanInFloat64", "batch-independence"),
+        ("mixture", "DropsInEval", "memory-layout"),
+    ],
+)
+def test_a_fault_is_left_to_the_check_that_knows_its_remedy(
+    name: str, factory: str, check: str
+) -> None:
+    faulty = subject(replace(GOOD[name], **_factory(factory)))  # type: ignore[arg-type]
+    case = next(c for c in subject_cases(faulty) if c.check.name == check)
+    assert case.perform().status != "failed"
 
 
 def test_a_loss_that_stops_gradients_is_no_derivative_and_says_so() -> None:
