@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,7 @@ import click
 
 from kexue_core.commands import _output
 from kexue_core.commands._options import seed_option
+from kexue_core.errors import KexueError
 from kexue_core.specs import RecipeSpec, import_object
 
 if TYPE_CHECKING:
@@ -38,6 +42,43 @@ def make_recipe(
     config = build_config(factory.Config, {**(values or {}), **given})
     recipe: Recipe = factory(config)
     return recipe
+
+
+@contextlib.contextmanager
+def _said_once() -> Iterator[None]:
+    """Under ``torchrun``, let an error that another rank has said already end this one silently.
+
+    What differs from all that was said is said, so that a rank that fails alone is heard.
+    """
+    try:
+        yield
+    except KexueError as error:
+        if _is_said(str(error)):
+            raise click.exceptions.Exit(error.exit_code) from error
+        raise
+
+
+def _is_said(line: str) -> bool:
+    """Whether another rank claimed this line before; if not, it is claimed for this one."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return False
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # not in its __all__
+
+    try:
+        # The launcher's own store: unlike one of the ranks' it is there before they meet, and
+        # when one of them has gone.
+        store = TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            is_master=False,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=5),
+        )
+        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        key = f"kexue/said/{restart}/{hashlib.sha256(line.encode()).hexdigest()}"
+        return int(store.add(key, 1)) > 1
+    except (KeyError, ValueError, RuntimeError):  # torch's own store errors are RuntimeErrors
+        return False
 
 
 @click.command(name="train")
@@ -68,6 +109,7 @@ def make_recipe(
     help="Demand a run to go on with, or start anew (a run that is there is kept beside). "
     "Default: go on where there is one.",
 )
+@_said_once()
 def command(
     *,
     recipe_name: str,
