@@ -9,13 +9,16 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from kexue_core import __version__
-from kexue_core.commands._output import human_size
 from kexue_core.commands._verbs import foreign_verbs
 from kexue_core.errors import KexueError, RegistryError
+from kexue_core.names import normalize
 from kexue_core.plugins import discover
+
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
 
 __all__ = ["SECTIONS", "Check", "examine"]
 
@@ -79,9 +82,21 @@ def examine(sections: Collection[str] = SECTIONS) -> Iterator[Check]:
 def _versions() -> Iterator[Check]:
     yield Check("versions", "kexue", "ok", __version__)
     yield Check("versions", "python", "ok", f"{platform.python_version()} ({sys.executable})")
+    ranges = _required()
     for name, purpose in DISTRIBUTIONS.items():
         try:
-            yield Check("versions", name, "ok", metadata.version(name))
+            version = metadata.version(name)
+            needed = ranges.get(normalize(name))
+            if needed is None or needed.contains(version, prereleases=True):
+                yield Check("versions", name, "ok", version)
+            else:
+                yield Check(
+                    "versions",
+                    name,
+                    "broken",
+                    f"{version}, and kexue {__version__} needs {needed}",
+                    f"pip install '{name}{needed}'",
+                )
         except metadata.PackageNotFoundError:
             state: Literal["warning", "broken"] = "warning" if purpose else "broken"
             wanted = f"not installed; needed {purpose}" if purpose else "not installed"
@@ -91,12 +106,40 @@ def _versions() -> Iterator[Check]:
             )
 
 
+def _required() -> dict[str, SpecifierSet]:
+    """Versions that the installed core asks for, with those of its extras, by canonical name."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    found: dict[str, SpecifierSet] = {}
+    for line in metadata.requires("kexue") or ():
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            continue  # pip would have refused it: not what was asked here
+        name = normalize(requirement.name)
+        found[name] = (
+            found[name] & requirement.specifier if name in found else (requirement.specifier)
+        )
+    return found
+
+
 def _devices() -> Iterator[Check]:
     try:
         metadata.version("torch")
     except metadata.PackageNotFoundError:
         return  # said under versions
-    answer = _ask_child("devices")
+    try:
+        answer = _ask_child("devices")
+    except subprocess.TimeoutExpired:
+        # A loaded machine is no broken torch, and another try costs nothing.
+        yield Check(
+            "devices",
+            "torch",
+            "warning",
+            f"no answer within {TIMEOUT:g} s: the machine is busy, or its disk slow",
+            "Run `kexue doctor devices` again when it is idle",
+        )
+        return
     if isinstance(answer, str):
         yield Check(
             "devices", "torch", "broken", answer, "Reinstall torch: see https://pytorch.org"
@@ -139,7 +182,17 @@ def _verbs() -> Iterator[Check]:
             )
     if all(verb.problem is not None for verb in verbs):
         return
-    answer = _ask_child("verbs")
+    try:
+        answer = _ask_child("verbs")
+    except subprocess.TimeoutExpired:
+        yield Check(
+            "verbs",
+            "of other distributions",
+            "warning",
+            f"no answer within {TIMEOUT:g} s: the machine is busy, or an import never ends",
+            "Run `kexue doctor verbs` again when it is idle",
+        )
+        return
     if isinstance(answer, str):
         yield Check("verbs", "of other distributions", "broken", answer, "Uninstall the culprit")
         return
@@ -196,52 +249,29 @@ def _mirrors() -> Iterator[Check]:
 
 
 def _cache() -> Iterator[Check]:
-    from kexue_core.hub.home import hf_cache, kexue_home
+    from kexue_core.commands._cache_health import examine_cache
 
-    for name, folder in (("KEXUE_HOME", kexue_home()), ("Hugging Face cache", hf_cache())):
-        nearest = next(p for p in (folder, *folder.parents) if p.exists())
-        if not os.access(nearest, os.W_OK):
-            yield Check(
-                "cache",
-                name,
-                "broken",
-                f"{folder} cannot be written",
-                "Set KEXUE_HOME or HF_HOME to a folder of yours",
-            )
-            continue
-        size, files = _content(folder)
-        detail = f"{folder}: {human_size(size)} in {files} files" if files else f"{folder}: empty"
-        yield Check("cache", name, "ok", detail)
-
-
-def _content(folder: Path) -> tuple[int, int]:
-    """Bytes and number of the files under a folder; links count as the file they name once."""
-    size = files = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            path = Path(root, name)
-            if not path.is_symlink():
-                files += 1
-                size += path.stat().st_size
-    return size, files
+    for found in examine_cache():
+        yield Check("cache", *found)
 
 
 def _ask_child(question: str) -> Any:
-    """The answer of :mod:`._probe`, or a line that says why there is none."""
+    """The answer of :mod:`._probe`, or a line that says why there is none.
+
+    Raises:
+        subprocess.TimeoutExpired: It takes too long.
+    """
     import json
 
     variables = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "kexue_core.commands._probe", question],
-            env=variables,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"no answer after {TIMEOUT:.0f} s"
+    done = subprocess.run(
+        [sys.executable, "-m", "kexue_core.commands._probe", question],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
     try:
         return json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
