@@ -42,7 +42,8 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["x", "3d-net", "a" * LONGEST_NAME])  # names are inside of lines
+# Names are inside of lines, and those that begin with a digit get a prefix.
+@pytest.mark.parametrize("name", ["x", "3d-net", "a" * LONGEST_NAME, "3" * LONGEST_NAME])
 def test_ruff_has_nothing_to_say(name: str, kind: Kind, sandbox: Sandbox, tmp_path: Path) -> None:
     folder = write_plugin(name, kind, tmp_path)
     sandbox.run("ruff check --no-cache . && ruff format --no-cache --check .", folder)
