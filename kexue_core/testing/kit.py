@@ -131,6 +131,8 @@ def conformance_tests(distribution: str) -> Callable[..., None]:
         if recorded is not None:
             record_property(case.id, recorded)
 
+    # Who collects tests can tell that this one is the kit's, and whose.
+    test_conformance.conformance_of = normalize(distribution)  # type: ignore[attr-defined]
     return test_conformance
 
 
