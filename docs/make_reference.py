@@ -26,7 +26,10 @@ MODULES = (
     "kexue_core.interfaces",
     "kexue_core.training",
     "kexue_core.training.data",
+    "kexue_core.experiments",
+    "kexue_core.metrics",
     "kexue_core.testing",
+    "kexue_core.testing.fixtures",
     "kexue_core.errors",
 )
 
@@ -59,8 +62,18 @@ to three numbers, against its integral over a grid. `ModelSpec(bound=True)` decl
 which must integrate to at most one.
 
 A loss is differentiated with respect to the tensors of its `example` that require a gradient, else
-to its first floating tensor. A mask is true where an element counts. A sampler with
-`targets_density=True` is run on a Gaussian in the plane with the options in `SamplerSpec.tiny`.
+to its first floating tensor. A sampler with `targets_density=True` is run on a Gaussian in the plane
+with the options in `SamplerSpec.tiny`.
+
+A mask is true where an element counts. It has the shape of what `reduction="none"` returns (tokens
+(n, t) of logits (n, t, c)), else that of one of the example's tensors; where neither fits, the
+example returns a mask as well, all true, at the place of the argument `mask`.
+
+A parameter whose gradient is 0 from every start is idle: declare it with `requires_grad_(False)` or
+as a buffer. `forward` draws random numbers in eval mode only where the model has a latent.
+
+An extractor must find something in the example texts, or no offset is looked at: choose thresholds
+in `tiny` at which random weights do, or let `example_input` return texts.
 """
 
 KINDS = {
