@@ -26,10 +26,7 @@ MODULES = (
     "kexue_core.interfaces",
     "kexue_core.training",
     "kexue_core.training.data",
-    "kexue_core.experiments",
-    "kexue_core.metrics",
     "kexue_core.testing",
-    "kexue_core.testing.fixtures",
     "kexue_core.errors",
 )
 
@@ -62,8 +59,8 @@ to three numbers, against its integral over a grid. `ModelSpec(bound=True)` decl
 which must integrate to at most one.
 
 A loss is differentiated with respect to the tensors of its `example` that require a gradient, else
-to its first floating tensor. A sampler with `targets_density=True` is run on a Gaussian in the plane
-with the options in `SamplerSpec.tiny`.
+to its first floating tensor. A sampler with `targets_density=True` is run on a Gaussian in the
+plane with the options in `SamplerSpec.tiny`.
 
 A mask is true where an element counts. It has the shape of what `reduction="none"` returns (tokens
 (n, t) of logits (n, t, c)), else that of one of the example's tensors; where neither fits, the
