@@ -195,7 +195,12 @@ def load_registry() -> Registry:
                 theirs, _, trouble = read_registry(path, owner=record.distribution)
             except RegistryError as error:
                 problems.append(
-                    RegistryProblem(path, record.distribution, error.message, error.hint or "")
+                    RegistryProblem(
+                        path,
+                        record.distribution,
+                        error.message,
+                        _fix(path, record.distribution, error),
+                    )
                 )
                 continue
             problems += trouble
@@ -214,6 +219,16 @@ def load_registry() -> Registry:
                 else:
                     weights.append(entry)
     return Registry(weights, plugins, problems)
+
+
+def _fix(path: Path, distribution: str, error: RegistryError) -> str:
+    """What to do about the file of a plugin: KEXUE_REGISTRY names none of those."""
+    if path.is_file() and os.access(path, os.R_OK):
+        return error.hint or ""
+    return (
+        f"Update or reinstall {distribution}; if it is yours, list {path.name} under "
+        "[tool.setuptools.package-data] in its pyproject.toml"
+    )
 
 
 def read_registry(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from kexue_core.errors import AmbiguousNameError, NotFoundError, RegistryError
-from kexue_core.registry import CORE_REGISTRY, Registry, read_registry
+from kexue_core.registry import CORE_REGISTRY, Registry, load_registry, read_registry
 
 SHA = "a" * 64
 GOOD = f"""format: 1
@@ -124,3 +125,22 @@ def test_names_are_found_or_suggested(tmp_path: Path) -> None:
     with pytest.raises(AmbiguousNameError, match="kexue-flow::glow-toy or other::glow-toy"):
         twice.find("glow-toy")
     assert twice.find("other::glow-toy").plugin == "other"
+
+
+def test_the_fix_for_a_plugins_missing_file_is_its_package_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kexue_core import plugins
+
+    torn = tmp_path / "torn.yaml"
+    torn.write_text("weights: [")
+    record = SimpleNamespace(
+        distribution="kexue-other", registries=(tmp_path / "registry.yaml", torn)
+    )
+    monkeypatch.setattr(plugins, "discover", lambda: [record])
+    missing, broken = load_registry.__wrapped__().problems
+    assert "registry.yaml cannot be read" in missing.cause
+    assert "[tool.setuptools.package-data]" in missing.fix
+    assert "Update or reinstall kexue-other" in missing.fix
+    assert "KEXUE_REGISTRY" not in missing.fix
+    assert broken.fix == "Correct it"
