@@ -26,7 +26,10 @@ MODULES = (
     "kexue_core.interfaces",
     "kexue_core.training",
     "kexue_core.training.data",
+    "kexue_core.experiments",
+    "kexue_core.metrics",
     "kexue_core.testing",
+    "kexue_core.testing.loopback_hub",
     "kexue_core.errors",
 )
 
