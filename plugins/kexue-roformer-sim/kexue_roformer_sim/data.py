@@ -115,6 +115,13 @@ class TokenPairs:
             "synonym": self._synonym[where],
         }
 
+    def synonyms(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each pair that says the same both ways: its texts in :attr:`rows` and its source in
+        :attr:`sources`, (m,) each.
+        """
+        rows = self._synonym.nonzero().squeeze(-1)
+        return torch.tensor(self._a)[rows], torch.tensor(self._b)[rows], self._source[rows]
+
 
 def _blocks(source: Tensor, size: int, times: Sequence[float]) -> list[list[int]]:
     """Every pair once and those of small or favoured sources again, up to the share of their

@@ -154,13 +154,13 @@ class Parts(Experiment):
         if variant == "contrast":
             # The head stays, so that all nets have one size; nothing trains it.
             parts["write_weight"] = 0.0
-        steps = {"steps": 30} if quick else {"steps": 1_000}
+        steps = {"steps": 30} if quick else {"steps": 700}
         return Stage1Config(**{**SMALL, **steps, **parts})
 
     @staticmethod
     def _budget(quick: bool) -> dict[str, Any]:
         return {
-            "steps": 10 if quick else 400,
+            "steps": 10 if quick else 300,
             "learning_rate": 3e-4,
             "dropout": 0.1,
             "evaluate_every": 0,
@@ -219,11 +219,13 @@ class Seeds(Experiment):
 
     @staticmethod
     def _config(variant: str, *, quick: bool) -> TinyConfig:
-        static, more = (20, 4) if quick else (400, 600)
+        static, more = (20, 4) if quick else (400, 150)
         settings: dict[str, Any] = {"static_steps": static, "steps": static + more}
         if variant == "static":
             settings = {"static_steps": static, "steps": static, "layers": 0, "write_pairs": 0}
-        return TinyConfig(evaluate_every=0, checkpoint_every=250, questions=20, **settings)
+        return TinyConfig(
+            evaluate_every=0, checkpoint_every=100, questions=20, warmup=30, **settings
+        )
 
 
 class Rewriting(Experiment):

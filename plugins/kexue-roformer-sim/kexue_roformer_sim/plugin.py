@@ -54,7 +54,7 @@ def kexue_components() -> Iterator[Spec]:
         name="roformer-sim-tiny",
         factory="kexue_roformer_sim.tiny:RoFormerSimTiny",
         model="roformer-sim",
-        summary="Vectors and rewriting in 9 MiB from pairs alone; half an hour of one core",
+        summary="Vectors and rewriting in 11 MiB from pairs alone; 90 minutes of one core",
         post=8454,
         papers=PAPERS,
     )

@@ -32,6 +32,7 @@ __all__ = [
     "holes_in",
     "questions_of",
     "write_loss",
+    "write_synonyms",
 ]
 
 #: Texts that go through the net at once, sorted by length: little padding, and still in cache.
@@ -246,28 +247,45 @@ def encode_texts(
     return list(torch.split(vectors, [len(r) for r in rows]))
 
 
-def write_loss(
+def write_synonyms(
     model: nn.Module,
     batch: Batch,
     context: StepContext,
     config: SimConfig,
     tokenizer: Tokenizer,
 ) -> Tensor:
-    """Cross-entropy in nats a token of writing a synonym after its other, which may have holes."""
-    a, b = batch["a"], batch["b"]
-    turned, chosen = context.noise(len(a), "uniform", 2).unbind(-1)
+    """:func:`write_loss` of synonyms of the batch, turned and given holes at random; 0 without."""
+    turned, chosen = context.noise(len(batch["a"]), "uniform", 2).unbind(-1)
     rows = batch["synonym"].nonzero().squeeze(-1)[: config.write_pairs]
     if not len(rows):
         return next(model.parameters()).sum() * 0.0
+    a, b = batch["a"], batch["b"]
     width = max(a.shape[1], b.shape[1])
     a, b = (nn.functional.pad(x[rows], (0, width - x.shape[1])) for x in (a, b))
     swap = (turned[rows] < 0.5)[:, None]
-    tokens, segments = join(torch.where(swap, b, a), torch.where(swap, a, b))
-    predict, targets = targets_of(tokens, segments)
+    first, second = torch.where(swap, b, a), torch.where(swap, a, b)
     holed = chosen[rows] < config.corrupted
-    tokens = holes_in(
-        tokens, segments, holed, context=context, share=config.holes, tokenizer=tokenizer
+    return write_loss(
+        model, first, second, holed, context=context, share=config.holes, tokenizer=tokenizer
     )
+
+
+def write_loss(
+    model: nn.Module,
+    first: Tensor,
+    second: Tensor,
+    holed: Tensor,
+    *,
+    context: StepContext,
+    share: float,
+    tokenizer: Tokenizer,
+) -> Tensor:
+    """Cross-entropy in nats a token of writing ``second`` (n, L2) after ``first`` (n, L1), of which
+    the rows ``holed`` (n,) have a ``share`` of holes.
+    """
+    tokens, segments = join(first, second)
+    predict, targets = targets_of(tokens, segments)
+    tokens = holes_in(tokens, segments, holed, context=context, share=share, tokenizer=tokenizer)
     encoded: Encoded = model(tokens, segments, predict)
     assert encoded.logits is not None
     return nn.functional.cross_entropy(encoded.logits.float(), targets)

@@ -20,7 +20,7 @@ from kexue_roformer_sim.data import TokenPairs
 from kexue_roformer_sim.encoder import Encoded
 from kexue_roformer_sim.losses import distillation_loss, pair_logits_loss, simbert_loss
 from kexue_roformer_sim.model import RoFormerSim
-from kexue_roformer_sim.recipes import SimConfig, SimRecipe, encode_texts, holes_in, write_loss
+from kexue_roformer_sim.recipes import SimConfig, SimRecipe, encode_texts, holes_in, write_synonyms
 from kexue_roformer_sim.sequences import join, targets_of
 from kexue_roformer_sim.tokenizer import pad
 
@@ -158,7 +158,7 @@ class Stage2(SimRecipe):
             a, b = encode_texts(model, [batch["a"], batch["b"]])
             with torch.no_grad():
                 theirs = encode_texts(teacher, [batch["teacher_a"], batch["teacher_b"]])
-            written = write_loss(model, batch, context, c, self.tokenizer)
+            written = write_synonyms(model, batch, context, c, self.tokenizer)
         distil = distillation_loss(torch.cat([a, b]), torch.cat(theirs))
         loss = distil + c.write_weight * written
         logged = {"distil": distil, "write": written}
@@ -231,7 +231,9 @@ class Supervised(SimRecipe):
             a, b = encode_texts(model, [batch["a"], batch["b"]])
             writing = c.write_pairs > 0 and c.write_weight > 0
             written = (
-                write_loss(model, batch, context, c, self.tokenizer) if writing else a.new_zeros(())
+                write_synonyms(model, batch, context, c, self.tokenizer)
+                if writing
+                else a.new_zeros(())
             )
         u, v = a.float(), b.float()
         labelled = batch["kind"] >= 0

@@ -94,6 +94,9 @@ def test_tiny_learns_and_is_whole(corpus: Path, tmp_path: Path) -> None:
     writing = losses(folder, "write")
     assert len(writing) == 20
     assert sum(writing[-5:]) < sum(writing[:5])
+    restoring = losses(folder, "restore")
+    assert len(restoring) == 20
+    assert sum(restoring[-5:]) < sum(restoring[:5])
     model = kexue.load(f"file:{folder / 'weights'}")
     assert isinstance(model, RoFormerSim)
     assert (folder / "weights" / "vocab.txt").is_file()
