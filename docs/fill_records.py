@@ -6,11 +6,12 @@
 quick runs, nor fewer seeds than the experiment has) into ``results/`` and ``images/``. Then each
 block
 
-    <!-- record: NAME -->
+    <!-- record: NAME [METRIC ...] -->
     <!-- end record -->
 
-of a page is filled with the verdict and figures of ``results/NAME.json``. ``--check`` changes
-nothing and fails where a page says anything else than its records.
+of a page is filled with the verdict and figures of ``results/NAME.json``, those of the metrics that
+it names or of all. ``--check`` changes nothing and fails where a page says anything else than its
+records.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -29,7 +30,7 @@ from kexue_core.experiments import with_error
 
 HERE = Path(__file__).parent
 
-BLOCK = re.compile(r"<!-- record: ([a-z0-9-]+) -->\n.*?<!-- end record -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- record: ([a-z0-9-]+)((?: \w+)*) -->\n.*?<!-- end record -->", re.DOTALL)
 
 
 def take_over(source: Path) -> None:
@@ -45,8 +46,8 @@ def take_over(source: Path) -> None:
         shutil.copyfile(path.with_name("plot.png"), HERE / "images" / f"reproduce-{name}.png")
 
 
-def block(name: str) -> str:
-    """The Markdown of one experiment."""
+def block(name: str, shown: Sequence[str] = ()) -> str:
+    """The Markdown of one experiment, with the ``shown`` metrics or all."""
     path = HERE / "results" / f"{name}.json"
     if not path.is_file():
         return f"No record yet; `kexue reproduce {name}` makes one.\n"
@@ -56,6 +57,9 @@ def block(name: str) -> str:
         for record in run["records"]:
             values.setdefault((run["variant"], record["metric"]), []).append(record["value"])
     metrics = list(dict.fromkeys(metric for _, metric in values))
+    if unknown := set(shown) - set(metrics):
+        raise SystemExit(f"{name} has no {', '.join(sorted(unknown))}, only {', '.join(metrics)}")
+    metrics = list(shown) or metrics
     variants = list(dict.fromkeys(variant for variant, _ in values))
     record = report["runs"][0]["records"][0]
     seeds = report["seeds"]
@@ -84,9 +88,12 @@ def _cell(values: list[float]) -> str:
 
 def filled(text: str) -> str:
     """A page with its blocks written anew."""
-    return BLOCK.sub(
-        lambda found: f"<!-- record: {found[1]} -->\n{block(found[1])}<!-- end record -->", text
-    )
+
+    def fill(found: re.Match[str]) -> str:
+        body = block(found[1], found[2].split())
+        return f"<!-- record: {found[1]}{found[2]} -->\n{body}<!-- end record -->"
+
+    return BLOCK.sub(fill, text)
 
 
 def main() -> int:

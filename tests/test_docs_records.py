@@ -73,3 +73,19 @@ def test_figures_come_from_full_runs(fill: ModuleType, tmp_path: Path) -> None:
     assert fill.filled(new) == new
     missing = fill.filled(page.replace("claim", "other"))
     assert "No record yet; `kexue reproduce other` makes one." in missing
+
+
+def test_a_page_may_show_some_of_the_metrics(fill: ModuleType, tmp_path: Path) -> None:
+    content = report("claim")
+    for run in content["runs"]:
+        run["records"].append(run["records"][0] | {"metric": "rate", "value": 7.0})
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "claim.json").write_text(json.dumps(content))
+    page = "<!-- record: claim rate -->\n<!-- end record -->\n"
+    new = fill.filled(page)
+    assert new.startswith("<!-- record: claim rate -->\n")
+    assert "| | rate |" in new
+    assert "| | bits_per_dim | rate |" in fill.filled(page.replace(" rate", ""))
+    assert fill.filled(new) == new
+    with pytest.raises(SystemExit, match="claim has no rat, only bits_per_dim, rate"):
+        fill.filled(page.replace("rate", "rat"))
