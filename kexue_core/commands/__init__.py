@@ -188,7 +188,9 @@ def _report(error: BaseException, *, debug: bool) -> int:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         _say(f"{error.filename}: {error.strerror}. Check the path and who may use it")
         return 1
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    from kexue_core.accidents import one_line
+
+    reason = one_line(error)
     _say(f"this is a bug in kexue or a plugin: {reason}. --debug shows the traceback to report")
     return EXIT_BUG
 

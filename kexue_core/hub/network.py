@@ -301,7 +301,7 @@ def with_retries(ask: Callable[[], T], what: str, patience: Patience, stop: thre
 def gave_up(reason: Transient, attempts: int) -> NetworkError:
     """The error after the last try."""
     return NetworkError(
-        f"{reason} ({attempts} tries in a row)",
+        f"{reason} ({attempts} tries in a row)" if attempts > 1 else str(reason),
         hint="Check the network, then run the same command again: what is here is kept",
     )
 

@@ -83,6 +83,7 @@ def test_verbs_of_other_distributions(kexue, site):
         VERB
         + "    'Say it.'\n"
         + "    if what == 'bug': raise ZeroDivisionError('7 / 0')\n"
+        + "    if what == 'mute': raise type('M', (Exception,), {'__str__': lambda _: 1 / 0})\n"
         + "    if what == 'disk': open('/no/such/file')\n"
         + "    if what == 'exit': click.get_current_context().exit(5)\n"
         + "    if what == 'interrupt': raise KeyboardInterrupt\n"
@@ -104,6 +105,7 @@ def test_verbs_of_other_distributions(kexue, site):
     assert kexue("say").returncode == 0
     for what, code, text in [
         ("bug", 70, "this is a bug in kexue or a plugin: ZeroDivisionError: 7 / 0. --debug"),
+        ("mute", 70, "a plugin: M: (its message cannot be read: ZeroDivisionError). --debug"),
         ("disk", 1, "/no/such/file: No such file or directory. Check the path"),
         ("exit", 5, ""),
         ("interrupt", 130, "interrupted"),
