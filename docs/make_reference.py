@@ -49,6 +49,10 @@ from kexue_core.testing import conformance_tests
 test_conformance = conformance_tests("kexue-toy")
 ```
 
+or without any file, `pytest --kexue kexue-toy`. Where kexue is installed pytest has this option,
+and the fixture `loopback_hub`: an empty Hub of one's own, a
+`kexue_core.testing.loopback_hub.LoopbackHub`.
+
 Every spec is looked at, with the model's `tiny` config, its parameters moved a little from their
 start (layers that start at zero would hide mistakes). A check that fails says what to change. What
 is "recorded" is a fact and no fault: whether `torch.compile` captures the model, how long listing

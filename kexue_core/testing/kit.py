@@ -20,7 +20,7 @@ from kexue_core.testing.subjects import (
     SamplerSubject,
 )
 
-__all__ = ["Case", "cases", "conformance_tests", "run_checks", "subject_cases"]
+__all__ = ["Case", "cases", "conformance_tests", "run_case", "run_checks", "subject_cases"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,23 @@ def run_checks(
     return outcomes
 
 
+def run_case(case: Case) -> object:
+    """Run one check as a test of pytest, which fails as it fails.
+
+    Returns:
+        What it recorded, or ``None``.
+    """
+    import pytest
+
+    try:
+        return case.check.run(case.subject)
+    except CheckFailure as failure:
+        pytest.fail(str(failure), pytrace=False)
+    except (Exception, SystemExit) as error:
+        # The traceback of the plugin's own error is worth showing.
+        raise AssertionError(explain(error, case.check)) from error
+
+
 def conformance_tests(distribution: str) -> Callable[..., None]:
     """A pytest function with one test a check: all that a plugin's test file needs.
 
@@ -121,14 +138,7 @@ def conformance_tests(distribution: str) -> Callable[..., None]:
     def test_conformance(case: Case | None, record_property: Callable[[str, object], None]) -> None:
         if case is None:
             pytest.fail(str(trouble), pytrace=False)
-        try:
-            recorded = case.check.run(case.subject)
-        except CheckFailure as failure:
-            pytest.fail(str(failure), pytrace=False)
-        except (Exception, SystemExit) as error:
-            # The traceback of the plugin's own error is worth showing.
-            raise AssertionError(explain(error, case.check)) from error
-        if recorded is not None:
+        if (recorded := run_case(case)) is not None:
             record_property(case.id, recorded)
 
     # Who collects tests can tell that this one is the kit's, and whose.

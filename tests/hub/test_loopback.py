@@ -9,10 +9,6 @@ import pytest
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-from kexue_core.testing.fixtures import loopback_hub
-
-__all__ = ["loopback_hub"]  # the fixture, as plugin authors get it
-
 DATA = bytes(range(256)) * 400
 
 

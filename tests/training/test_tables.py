@@ -16,11 +16,8 @@ import pytest
 from PIL import Image
 
 from kexue_core.errors import DataError, NetworkError, OfflineError
-from kexue_core.testing.fixtures import loopback_hub
 from kexue_core.testing.loopback_hub import LoopbackHub
 from kexue_core.training.data import open_images
-
-__all__ = ["loopback_hub"]  # the fixture, as plugin authors get it
 
 Rng = np.random.Generator
 SPLITS = ("train", "val", "test")
