@@ -196,11 +196,14 @@ def _check_saved(folder: Path) -> None:
 
     Raises:
         ChecksumMismatch: They are not the same.
-        WeightsFormatError: ``config.json`` is not what it should be.
+        WeightsFormatError: They cannot be read.
     """
     from kexue_core.folder import WEIGHTS_FILE, WeightsConfig
 
-    noted = WeightsConfig.read(folder).sha256
+    try:
+        noted = WeightsConfig.read(folder).sha256
+    except WeightsFormatError:
+        return  # whoever reads the folder says what is wrong with its config
     path = folder / WEIGHTS_FILE
     if noted is None or not path.is_file():
         return
