@@ -23,13 +23,43 @@ ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- run -->\n```console\n)(.*?)(```)", re.DOTALL)
 
 
+COLUMNS = 100
+PREFIX = f"{ROOT}{os.sep}"
+RULE = re.compile(r"^─+$", re.MULTILINE)
+
+
 def run(command: str, folder: Path) -> str:
-    """What a shell prints for ``command``, both streams, as on a terminal of 100 columns."""
-    env = os.environ | {"COLUMNS": "100", "TERM": "xterm", "KEXUE_HOME": str(folder / "home")}
+    """What a shell prints for ``command``, both streams, as on a terminal of 100 columns.
+
+    Where the checkout is on this machine is nobody's business: its path is left out, and tables
+    are drawn as if it had never been in them, so that every checkout prints the same.
+    """
+    output = _printed(command, folder, COLUMNS + len(PREFIX))
+    if PREFIX in output:
+        return _without_prefix(output)
+    if max(map(len, output.splitlines()), default=0) > COLUMNS:
+        output = _printed(command, folder, COLUMNS)
+    return output
+
+
+def _without_prefix(output: str) -> str:
+    """Each table (lines up to a blank one) with the path cut, and its rule by as much."""
+    tables = output.split("\n\n")
+    for i, table in enumerate(tables):
+        if PREFIX in table:
+            shorter = RULE.sub(lambda rule: rule[0][: -len(PREFIX)], table)
+            tables[i] = shorter.replace(PREFIX, "")
+    return "\n\n".join(tables)
+
+
+def _printed(command: str, folder: Path, columns: int) -> str:
+    env = os.environ | {"COLUMNS": str(columns), "TERM": "xterm"}
+    env["KEXUE_HOME"] = str(folder / "home")
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     # `script` gives the command a terminal: people see tables, pipes get tab-separated values.
+    shell = f"stty cols {columns}; {command}"
     done = subprocess.run(
-        ["script", "--quiet", "--return", "--command", f"stty cols 100; {command}", "/dev/null"],
+        ["script", "--quiet", "--return", "--command", shell, "/dev/null"],
         cwd=folder,
         env=env,
         stdin=subprocess.DEVNULL,
@@ -37,8 +67,7 @@ def run(command: str, folder: Path) -> str:
         text=True,
         check=False,
     )
-    # Where the checkout is on this machine is nobody's business.
-    text = STYLE.sub("", done.stdout).replace("\r\n", "\n").replace(f"{ROOT}{os.sep}", "")
+    text = STYLE.sub("", done.stdout).replace("\r\n", "\n")
     lines = text.rstrip("\n").split("\n")
     return "\n".join(line.rstrip() for line in lines)
 

@@ -36,3 +36,20 @@ def test_a_page_that_went_stale_is_told_apart(monkeypatch: pytest.MonkeyPatch) -
     page = "<!-- run -->\n```console\n$ echo now\nthen\n```\n"
     monkeypatch.setattr(console, "run", lambda command, folder: command.partition(" ")[2])
     assert console.refresh(page) == page.replace("then", "now")
+
+
+def test_a_table_does_not_tell_where_the_checkout_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import console
+
+    def table(prefix: str) -> str:
+        row = f"faces  {prefix}hub/faces"
+        return f"name   path\n{'─' * len(row)}\n{row}"
+
+    def printed(command: str, folder: Path, columns: int) -> str:
+        return f"{'─' * 9}\n\n{table(console.PREFIX)}"
+
+    monkeypatch.setattr(console, "_printed", printed)
+    for prefix in ("/a/", f"/{'deep/' * 30}"):
+        monkeypatch.setattr(console, "PREFIX", prefix)
+        assert console.run("kexue pull faces", ROOT) == f"{'─' * 9}\n\n{table('')}"
