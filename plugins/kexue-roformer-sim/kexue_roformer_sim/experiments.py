@@ -215,7 +215,7 @@ class Seeds(Experiment):
 
     def plot(self, results: Results, verdict: Verdict, path: Path) -> None:
         """A bar a variant, a dot a seed."""
-        _bars(results, self.variants, STSB, f"{self.claim}: {verdict}", path)
+        _bars(results, self.variants, STSB, f"{self.name}: the claim {verdict}", path)
 
     @staticmethod
     def _config(variant: str, *, quick: bool) -> TinyConfig:
