@@ -254,7 +254,13 @@ def read_registry(
             hint="Run `pip install --upgrade kexue`" if newer else "Write `format: 1` at its top",
         )
     problems: list[RegistryProblem] = []
-    mirrors = tuple(_mirror(m, path) for m in _strings(content.get("mirrors") or []))
+    for unknown in sorted(str(key) for key in content.keys() - _SECTIONS):
+        problems.append(_bad(path, unknown, ValueError("is no section of a registry")))
+    mirrors: tuple[str, ...] = ()
+    try:
+        mirrors = tuple(_mirror(m, path) for m in _strings(content.get("mirrors") or []))
+    except ValueError as error:
+        problems.append(_bad(path, "mirrors", error))
     weights: list[WeightsEntry] = []
     plugins: dict[str, PluginEntry] = {}
     for name, raw in _mapping(content.get("plugins"), path, "plugins", problems).items():
@@ -291,7 +297,11 @@ def _plugin(name: object, raw: object) -> PluginEntry:
     return PluginEntry(str(name), str(raw.get("summary", "")), str(raw.get("requires", name)))
 
 
-_KEYS = frozenset(f for f in WeightsEntry.__dataclass_fields__ if f not in ("name", "origin"))
+#: Keys of a registry file.
+_SECTIONS = frozenset({"format", "mirrors", "plugins", "weights"})
+
+#: Keys of an entry of weights: the other fields come from its place in the file.
+_KEYS = WeightsEntry.__dataclass_fields__.keys() - {"name", "mirrors", "origin"}
 
 
 def _weights(

@@ -53,6 +53,7 @@ def test_the_cores_own_file_is_in_order() -> None:
         (("plugin: kexue-flow", "plugin: No Name"), "no valid name"),
         (("model: glow", "model: Glow!"), "no valid name"),
         (("model: glow", "modle: glow"), "unknown key modle"),
+        (("model: glow", "mirrors: [here]"), "unknown key mirrors"),
         (("[sample, score]", "[fly]"), "unknown capability 'fly'"),
         (("[sample, score]", "sample"), "must be a list of strings"),
         ((SHA, "abc"), "sha256 must be 64 hex digits"),
@@ -77,6 +78,24 @@ def test_a_bad_entry_is_named_and_left_out(
     (problem,) = registry.problems
     assert said in problem.cause
     assert problem.fix
+
+
+@pytest.mark.parametrize(
+    ("change", "entry", "said"),
+    [
+        (('mirrors: [here, "https://host/hub"]', "mirrors: here"), "mirrors", "a list of strings"),
+        (('mirrors: [here, "https://host/hub"]', "mirrors: 3"), "mirrors", "a list of strings"),
+        (("mirrors:", "miror:"), "miror", "no section of a registry"),
+    ],
+)
+def test_a_bad_section_is_named_and_the_rest_is_read(
+    tmp_path: Path, change: tuple[str, str], entry: str, said: str
+) -> None:
+    registry = read(tmp_path, GOOD.replace(*change))
+    (problem,) = registry.problems
+    assert problem.entry == entry
+    assert said in problem.cause
+    assert registry.find("glow-toy").mirrors == ()
 
 
 @pytest.mark.parametrize(
