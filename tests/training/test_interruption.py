@@ -164,7 +164,8 @@ for minutes in (0.0001, None):  # one step, and then the rest from its checkpoin
         model=discover().find("model", "toy"), data=sys.argv[1], out=Path(sys.argv[2]),
         device="cpu", max_minutes=minutes,
     )
-print("world", torch.distributed.get_world_size(), "rank", torch.distributed.get_rank())
+world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+sys.stdout.write(f"world {world} rank {rank}\\n")  # in one piece: both write to one pipe
 torch.distributed.destroy_process_group()
 """
 
