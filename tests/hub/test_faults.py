@@ -48,3 +48,16 @@ def test_nothing_of_a_wrong_file_is_in_the_cache(world):
         pull([f"hf:{REPO}"])
     assert not list(world.cache.rglob("model.safetensors"))
     assert not [p for p in world.cache.rglob("blobs/*") if p.stat().st_size > 100]
+
+
+@pytest.mark.parametrize(("attempts", "said"), [("3", "(3 tries in a row)"), ("1", "HTTP 503")])
+def test_several_tries_are_counted_and_one_is_not(world, attempts: str, said: str):
+    serve(world.hub, SCENARIOS[0])
+    world.setenv("KEXUE_ATTEMPTS", attempts)
+    world.setenv("KEXUE_RETRY_WAIT", "0.01")
+    world.hub.faults.clear()
+    world.hub.fault(method="API", file="*", status=503)
+    with pytest.raises(errors.NetworkError) as raised:
+        pull([f"hf:{REPO}"])
+    assert raised.value.message.endswith(said)
+    assert len(world.hub.seen) == int(attempts)
