@@ -11,6 +11,7 @@ import importlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any
 
 from kexue_core.errors import InvalidReferenceError, InvalidSpecError, PluginError
@@ -76,14 +77,12 @@ class Spec:
     def __post_init__(self) -> None:
         where = f"{type(self).__name__} {self.name!r}"
         for name in (self.name, *_names(self.aliases, f"{where}: aliases")):
-            try:
-                check_name(name)
-            except InvalidReferenceError as error:
-                raise InvalidSpecError(f"{where}: {error.message}", hint=error.hint) from None
+            _check_name(name, where)
         _check_import_string(self.factory, f"{where}: factory")
         _names(self.papers, f"{where}: papers")
-        if not isinstance(self.summary, str) or "\n" in self.summary:
-            raise InvalidSpecError(f"{where}: summary must be one line of text")
+        _check_line(self.summary, f"{where}: summary")
+        if self.deprecated is not None:
+            _check_line(self.deprecated, f"{where}: deprecated")
         if self.post is not None and (
             not isinstance(self.post, int) or isinstance(self.post, bool)
         ):
@@ -131,6 +130,7 @@ class ModelSpec(Spec):
         _names(self.float32, f"{where}: float32")
         if not isinstance(self.tiny, Mapping):
             raise InvalidSpecError(f"{where}: tiny must be a mapping of config arguments")
+        _check_flag(self.bound, f"{where}: bound")
         if self.bound and "density" not in self.capabilities:
             raise InvalidSpecError(
                 f"{where}: bound says something of a density that is not declared",
@@ -162,7 +162,9 @@ class LossSpec(Spec):
 
     def __post_init__(self) -> None:
         super(LossSpec, self).__post_init__()
-        _check_import_string(self.example, f"LossSpec {self.name!r}: example")
+        where = f"LossSpec {self.name!r}"
+        _check_import_string(self.example, f"{where}: example")
+        _check_flag(self.stop_gradient, f"{where}: stop_gradient")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,11 +214,20 @@ class SamplerSpec(Spec):
             isinstance(option, Option) for option in self.options.values()
         ):
             raise InvalidSpecError(f"{where}: options must map names to Option(default=, help=)")
+        for name, option in self.options.items():
+            if not isinstance(name, str) or not name.isidentifier():
+                raise InvalidSpecError(f"{where}: {name!r} names no argument of a function")
+            _check_line(option.help, f"{where}: help of {name}")
+            if not isinstance(option.default, (float, int, str, NoneType)):
+                raise InvalidSpecError(
+                    f"{where}: the default of {name} must be a number, a text, True, False or None"
+                )
+        _check_flag(self.targets_density, f"{where}: targets_density")
         if not isinstance(self.tiny, Mapping):
             raise InvalidSpecError(f"{where}: tiny must be a mapping of its options to values")
-        for option in self.tiny:
-            if option not in self.options:
-                raise InvalidSpecError(f"{where}: tiny sets {option!r}, which is none of options")
+        for name in self.tiny:
+            if name not in self.options:
+                raise InvalidSpecError(f"{where}: tiny sets {name!r}, which is none of options")
         if self.example is not None:
             _check_import_string(self.example, f"{where}: example")
 
@@ -239,13 +250,12 @@ class RecipeSpec(Spec):
 
     def __post_init__(self) -> None:
         super(RecipeSpec, self).__post_init__()
-        for key, name in (("model", self.model), ("weights", self.weights or self.name)):
-            try:
-                check_name(name)
-            except InvalidReferenceError as error:
-                raise InvalidSpecError(
-                    f"RecipeSpec {self.name!r}: {key}: {error.message}", hint=error.hint
-                ) from None
+        where = f"RecipeSpec {self.name!r}"
+        _check_name(self.model, f"{where}: model")
+        if self.weights is not None:
+            _check_name(self.weights, f"{where}: weights")
+        if self.data is not None:
+            _check_line(self.data, f"{where}: data")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,7 +273,9 @@ class AdapterSpec(Spec):
 
     def __post_init__(self) -> None:
         super(AdapterSpec, self).__post_init__()
-        _names(self.formats, f"AdapterSpec {self.name!r}: formats")
+        where = f"AdapterSpec {self.name!r}"
+        _check_name(self.model, f"{where}: model")
+        _names(self.formats, f"{where}: formats")
 
 
 #: The five kinds of things a plugin can declare.
@@ -305,6 +317,23 @@ def _names(values: object, where: str) -> Iterable[str]:
     if not isinstance(values, tuple) or not all(isinstance(v, str) for v in values):
         raise InvalidSpecError(f"{where} must be a tuple of strings, not {values!r}")
     return values
+
+
+def _check_name(name: object, where: str) -> None:
+    try:
+        check_name(name)
+    except InvalidReferenceError as error:
+        raise InvalidSpecError(f"{where}: {error.message}", hint=error.hint) from None
+
+
+def _check_line(text: object, where: str) -> None:
+    if not isinstance(text, str) or len(text.splitlines()) > 1:
+        raise InvalidSpecError(f"{where} must be one line of text")
+
+
+def _check_flag(flag: object, where: str) -> None:
+    if not isinstance(flag, bool):
+        raise InvalidSpecError(f"{where} must be True or False")
 
 
 def _check_import_string(path: object, where: str) -> None:
