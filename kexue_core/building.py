@@ -7,16 +7,22 @@ large models are built on the meta device, where nothing is allocated at all.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from kexue_core.configs import build_config
-from kexue_core.errors import ConfigError, PluginError
+from kexue_core.errors import ConfigError, PluginError, WeightsFormatError
 from kexue_core.specs import ModelSpec, import_object
 
 __all__ = ["SMALL", "build", "build_empty", "fill_leftovers"]
@@ -25,6 +31,16 @@ __all__ = ["SMALL", "build", "build_empty", "fill_leftovers"]
 #: then, and meta can be slow: many of its kernels are Python, 0.2 to 1 ms a call. A Glow of 6.4M
 #: parameters takes 0.06 s for real and 0.3 s on meta, a large one of linear layers the reverse.
 SMALL = 8_000_000
+
+#: How many times the numbers of its file a constructor may make: tied and reparametrised tensors
+#: are made several times.
+SPARE = 8
+
+#: And how many more, for what is in no file.
+SPARE_NUMBERS = 10_000_000
+
+#: Every tensor counts as at least so many numbers, as making it takes time.
+SMALL_TENSOR = 100
 
 
 def build(spec: ModelSpec, config: Mapping[str, Any]) -> nn.Module:
@@ -67,17 +83,25 @@ def build_empty(spec: ModelSpec, config: Mapping[str, Any], *, elements: int) ->
 
     Raises:
         ConfigError, PluginError: As :func:`build`.
+        WeightsFormatError: The config is that of a far larger model.
     """
-    if elements > SMALL:
-        try:
-            with torch.device("meta"):
-                return build(spec, config)
-        except (ConfigError, PluginError):
-            # A constructor that looks at values (``.item()``, numpy) cannot run on meta, and fails
-            # in any way it likes. If the config itself is at fault, it does so once more below.
-            pass
-    with _unfilled():
-        return build(spec, config)
+    try:
+        if elements > SMALL:
+            try:
+                with _at_most(SPARE * elements + SPARE_NUMBERS), torch.device("meta"):
+                    return build(spec, config)
+            except (ConfigError, PluginError):
+                # A constructor that looks at values (``.item()``, numpy) cannot run on meta, and
+                # fails in any way it likes. If the config is at fault, it does so again below.
+                pass
+        with _at_most(SPARE * elements + SPARE_NUMBERS), _unfilled():
+            return build(spec, config)
+    except _TooLarge:
+        raise WeightsFormatError(
+            f"The config of {spec.name} is that of a far larger model than its weights, which hold "
+            f"{elements:,} numbers",
+            hint="Pull or copy the weights again",
+        ) from None
 
 
 def fill_leftovers(
@@ -163,6 +187,36 @@ def _moved(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_moved(v, device, dtype) for v in value)
     return value
+
+
+class _TooLarge(BaseException):
+    """Passes through whatever a constructor catches."""
+
+
+@contextmanager
+def _at_most(numbers: int) -> Iterator[None]:
+    """Stop a constructor that makes more: a config may ask for a million layers."""
+    left = numbers
+    builder = threading.get_ident()
+
+    def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        nonlocal left
+        # torch's hooks hear of the modules of all threads.
+        if tensor is None or threading.get_ident() != builder or is_lazy(tensor):
+            return
+        left -= max(SMALL_TENSOR, tensor.numel())
+        if left < 0:
+            raise _TooLarge
+
+    hooks = (
+        register_module_parameter_registration_hook(count),
+        register_module_buffer_registration_hook(count),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -374,6 +375,18 @@ def test_configs_that_build_nothing(
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(error, match=message):
         load_folder(mixed[1])
+
+
+@pytest.mark.parametrize("size", [1, 1_000])
+def test_a_config_of_a_far_larger_model_is_refused_in_time(mixed: Mixed, size: int) -> None:
+    path = mixed[1] / "config.json"
+    content = json.loads(path.read_text())
+    content["config"]["sizes"] = [size] * 150_000
+    path.write_text(json.dumps(content))
+    start = time.monotonic()
+    with pytest.raises(WeightsFormatError, match="mixed is that of a far larger model"):
+        load_folder(mixed[1])
+    assert time.monotonic() - start < 60
 
 
 def test_booleans_that_are_neither(mixed: Mixed) -> None:

@@ -105,9 +105,10 @@ class GlowConfig:
 
     def __post_init__(self) -> None:
         check_sizes(self, "size", "channels", "levels", "steps", "hidden", "bits")
-        if self.size % 2**self.levels:
+        # 2**levels of a broken config may be too long a number to compute.
+        if self.levels > self.size.bit_length() or self.size % 2**self.levels:
             raise ValueError(
-                f"size {self.size} is not a multiple of 2**levels = {2**self.levels}; "
+                f"size {self.size} is not a multiple of 2**levels with {self.levels} levels; "
                 "use fewer levels or pad the images"
             )
         check_choices(self, CHOICES)

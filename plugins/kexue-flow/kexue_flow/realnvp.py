@@ -85,12 +85,14 @@ class RealNVPConfig:
         check_choices(self, CHOICES)
         if self.blocks < 0:
             raise ValueError(f"blocks must be at least 0, got {self.blocks}")
-        if self.size % (most := 2 ** (self.levels - 1)):
+        halvings = self.levels - 1
+        # 2**halvings of a broken config may be too long a number to compute.
+        if halvings > self.size.bit_length() or self.size % 2**halvings:
             raise ValueError(
-                f"size {self.size} is not a multiple of 2**(levels - 1) = {most}; "
+                f"size {self.size} is not a multiple of 2**(levels - 1) with {self.levels} levels; "
                 "use fewer levels or pad the images"
             )
-        if self.checkerboard and self.size == most:
+        if self.checkerboard and self.size == 2**halvings:
             raise ValueError(
                 f"the last scale is a single pixel, which is no checkerboard: use fewer levels "
                 f"than {self.levels}, or checkerboard=False"

@@ -48,7 +48,8 @@ class SNGANCNNConfig:
     def __post_init__(self) -> None:
         if min(self.size, self.channels, self.latent, self.width, self.critic_width) < 1:
             raise ValueError("size, channels, latent and widths must be at least 1")
-        if self.levels < 1 or self.size % 2**self.levels:
+        # 2**levels of a broken config may be too long a number to compute.
+        if not 1 <= self.levels <= self.size.bit_length() or self.size % 2**self.levels:
             raise ValueError(f"size {self.size} is no multiple of 2^levels, levels {self.levels}")
 
 
