@@ -1,4 +1,4 @@
-"""What can go wrong while a plugin is loaded, said in one line, and what must not be contained.
+"""What can go wrong in a plugin's code, said in one line, and what must not be contained.
 
 An exception of a plugin is as foreign as the rest of it: its ``__str__`` may raise too. And a
 ``KeyboardInterrupt`` is the user's only where a SIGINT arrived; one that a plugin raises by itself
@@ -13,7 +13,15 @@ import threading
 from dataclasses import dataclass
 from types import FrameType
 
-__all__ = ["SLOW_IMPORT", "NamedWhileSlow", "Problem", "UserInterrupts", "diagnose", "one_line"]
+__all__ = [
+    "SLOW_IMPORT",
+    "NamedWhileSlow",
+    "Problem",
+    "UserInterrupts",
+    "diagnose",
+    "one_line",
+    "out_of_memory",
+]
 
 #: Seconds after which a plugin that is still importing is named on stderr.
 SLOW_IMPORT = 2.0
@@ -42,6 +50,17 @@ def one_line(error: BaseException) -> str:
     except BaseException as second:  # whatever it is, the first error is the one to tell of
         text = f"(its message cannot be read: {type(second).__name__})"
     return f"{kind}: {text}" if text else kind
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice: Python's, a GPU's, or that of torch's CPU allocator, whose
+    ``RuntimeError`` has no class of its own.
+    """
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in one_line(error)
+    )
 
 
 def diagnose(error: BaseException, module: str, distribution: str) -> Problem:

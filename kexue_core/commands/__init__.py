@@ -188,8 +188,11 @@ def _report(error: BaseException, *, debug: bool) -> int:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         _say(f"{error.filename}: {error.strerror}. Check the path and who may use it")
         return 1
-    from kexue_core.accidents import one_line
+    from kexue_core.accidents import one_line, out_of_memory
 
+    if out_of_memory(error):
+        _say("memory does not suffice. Take less at once: a smaller -n, batch_size or size")
+        return 1
     reason = one_line(error)
     _say(f"this is a bug in kexue or a plugin: {reason}. --debug shows the traceback to report")
     return EXIT_BUG

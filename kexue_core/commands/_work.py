@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kexue_core.accidents import out_of_memory
 from kexue_core.commands._options import PICTURES
 from kexue_core.commands._weights import require_verb
 from kexue_core.errors import ConfigError, DataError, KexueError
@@ -77,10 +78,13 @@ def working(device: torch.device, *, gradients: bool = False) -> Iterator[None]:
     try:
         with torch.set_grad_enabled(gradients):
             yield
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
         raise KexueError(
             f"The memory of {device} does not suffice",
-            hint="Take fewer at once (-n, -o batch_size=1), or --device cpu",
+            hint="Take fewer at once (-n, -o batch_size=1)"
+            + (", or --device cpu" if device.type != "cpu" else ""),
         ) from error
 
 

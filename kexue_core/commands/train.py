@@ -94,7 +94,13 @@ def _is_said(line: str) -> bool:
     help="Stop training after this time; checkpoint and weights are written.",
 )
 @seed_option
-@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Set of the recipe.")
+@click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="A setting of the recipe; repeatable.",
+)
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),

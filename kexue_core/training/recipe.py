@@ -25,6 +25,9 @@ __all__ = ["SPLITS", "Batch", "Card", "Dataset", "Recipe", "RecipeConfig", "Spli
 Split: TypeAlias = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
+#: Sizes and counts are below it: more is a slip, and too much for a C integer.
+LARGEST = 2**31
+
 #: Tensors of one batch by name; the first dimension is the sample.
 Batch = Mapping[str, "Tensor"]
 
@@ -87,7 +90,11 @@ class RecipeConfig:
                 continue
             if name in ("steps", "batch_size"):
                 _demand(value >= 1, name, "at least 1", value)
-            elif name in ("size", "channels") or name.endswith(("_size", "learning_rate")):
+                _demand(value < LARGEST, name, "below 2^31", value)
+            elif name in ("size", "channels") or name.endswith("_size"):
+                _demand(value > 0, name, "positive", value)
+                _demand(value < LARGEST, name, "below 2^31", value)
+            elif name.endswith("learning_rate"):
                 _demand(0 < value < math.inf, name, "positive", value)
             elif name == "ema":
                 _demand(0 <= value < 1, name, "in [0, 1)", value)

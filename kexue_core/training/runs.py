@@ -9,8 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from kexue_core.accidents import out_of_memory
 from kexue_core.errors import ConfigError, KexueError, TrainingError
 from kexue_core.training.recipe import Dataset, Recipe, RecipeConfig
 
@@ -43,9 +42,11 @@ def settings_named(recipe: Recipe, name: str) -> Iterator[None]:
     """Blame what cannot be built on the settings that differ from the recipe's, if any do."""
     try:
         yield
-    except (KexueError, OSError, MemoryError, torch.OutOfMemoryError):
+    except (KexueError, OSError):
         raise
     except Exception as error:
+        if out_of_memory(error):
+            raise
         default = type(recipe.config)()
         changed = [
             f"{each}={value}"

@@ -85,6 +85,8 @@ def test_verbs_of_other_distributions(kexue, site):
         + "    if what == 'bug': raise ZeroDivisionError('7 / 0')\n"
         + "    if what == 'mute': raise type('M', (Exception,), {'__str__': lambda _: 1 / 0})\n"
         + "    if what == 'disk': open('/no/such/file')\n"
+        + "    if what == 'memory': bytearray(2**62)\n"
+        + "    if what == 'tensor': import torch; torch.empty(2**58)\n"
         + "    if what == 'exit': click.get_current_context().exit(5)\n"
         + "    if what == 'interrupt': raise KeyboardInterrupt\n"
         + "    if what == 'network':\n"
@@ -107,6 +109,8 @@ def test_verbs_of_other_distributions(kexue, site):
         ("bug", 70, "this is a bug in kexue or a plugin: ZeroDivisionError: 7 / 0. --debug"),
         ("mute", 70, "a plugin: M: (its message cannot be read: ZeroDivisionError). --debug"),
         ("disk", 1, "/no/such/file: No such file or directory. Check the path"),
+        ("memory", 1, "memory does not suffice. Take less at once"),
+        ("tensor", 1, "memory does not suffice. Take less at once"),
         ("exit", 5, ""),
         ("interrupt", 130, "interrupted"),
         ("network", 3, "The Hub is away. Try later"),

@@ -146,6 +146,8 @@ class Settings(RecipeConfig):
         ("ema", -0.1, r"in \[0, 1\)"),
         ("evaluate_every", -1, "at least 0"),
         ("size", 0, "positive"),
+        ("batch_size", 2**31, "below 2\\^31"),
+        ("size", 10**21, "below 2\\^31"),
         ("step_size", 0.0, "positive"),
         ("net_learning_rate", -1e-3, "positive"),
         ("net_learning_rate", float("nan"), "positive"),
