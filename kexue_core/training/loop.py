@@ -269,7 +269,10 @@ class _Run:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * scale
         self.context.begin_step(step)
-        metrics = self.recipe.step(self.modules, batch, self.context)
+        try:
+            metrics = self.recipe.step(self.modules, batch, self.context)
+        except FloatingPointError as error:
+            raise NonFiniteLossError(f"At step {step:,}: {error}") from error
         loss = metrics.get("loss")
         if loss is not None and not torch.isfinite(loss.detach()).all():
             raise NonFiniteLossError(f"The loss became NaN or infinite at step {step:,}")

@@ -210,7 +210,8 @@ class Recipe(ABC):
     ) -> Mapping[str, Tensor]:
         """Train on one batch; return scalars to log. ``"loss"`` among them must stay finite.
 
-        ``modules`` may be wrapped for several processes: call them, not their methods.
+        ``modules`` may be wrapped for several processes: call them, not their methods. A
+        ``FloatingPointError`` ends the training like a loss that is not finite.
         """
 
     @abstractmethod

@@ -245,6 +245,19 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_is_not_saved(
         assert all(t.isfinite().all() for t in load_file(path).values())
 
 
+def test_a_step_that_meets_nan_before_there_is_a_loss(data: Path, tmp_path: Path) -> None:
+    class Careful(ToyRecipe):
+        def step(self, modules: Any, batch: Any, context: Any) -> Any:
+            if context.step == 25:
+                raise FloatingPointError("vectors are NaN")
+            return super().step(modules, batch, context)
+
+    out = tmp_path / "out"
+    with pytest.raises(NonFiniteLossError, match="At step 25: vectors are NaN") as caught:
+        run(Careful(toy().config), data, out)
+    assert f"last good checkpoint is {out / 'checkpoints' / 'step-00000020'}" in str(caught.value)
+
+
 def test_poisoned_parameters_are_not_saved(data: Path, tmp_path: Path) -> None:
     class Poisoning(ToyRecipe):
         def step(self, modules: Any, batch: Any, context: Any) -> Any:

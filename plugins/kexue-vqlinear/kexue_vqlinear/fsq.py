@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kexue_vqlinear.nearest import NotFiniteError
 from kexue_vqlinear.quantizer import Quantizer, with_gradient_of
 
 __all__ = ["FSQ", "levels_for"]
@@ -89,7 +90,7 @@ class FSQ(Quantizer):
         bounded = self._bound(self.project_in(z.to(self.project_in.weight.dtype)))
         digits = (bounded.detach().round() + self.steps // 2).long()
         if not bounded.isfinite().all():
-            raise ValueError("vectors to quantise are NaN or infinite")
+            raise NotFiniteError("vectors to quantise are NaN or infinite")
         codes = (digits * self.strides).sum(-1)
         points = with_gradient_of(bounded / (self.steps // 2), self._points(codes))
         output = with_gradient_of(self.project_out(points), self.table()[codes])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kexue_vqlinear.shortlist import is_worth_it, shortlist
 
-__all__ = ["nearest"]
+__all__ = ["NotFiniteError", "nearest"]
 
 _HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
@@ -24,6 +24,10 @@ ROWS, CODES = 512, 2048
 GROUP = 64
 #: Images that a block of rows is dressed up as; with fewer, oneDNN chooses a slower kernel.
 IMAGES = 16
+
+
+class NotFiniteError(ValueError, FloatingPointError):
+    """Vectors have no nearest code; in training, because it has diverged."""
 
 
 @torch.no_grad()
@@ -49,7 +53,7 @@ def nearest(
         Indices (n,), int64.
 
     Raises:
-        ValueError: A value of `z` or `table` is NaN, infinite, or too large for its square.
+        NotFiniteError: A value of `z` or `table` is NaN, infinite, or too large for its square.
     """
     dtype = torch.promote_types(torch.promote_types(z.dtype, table.dtype), torch.float32)
     n, size = len(z), len(table)
@@ -79,7 +83,9 @@ def nearest(
                 best[i : i + many] = torch.where(better, value, before)
                 codes[i : i + many] = torch.where(better, place + k, codes[i : i + many])
     if not (best.isfinite().all() and norms.isfinite()):
-        raise ValueError("vectors to quantise, or codes, are NaN, infinite, or too large to square")
+        raise NotFiniteError(
+            "vectors to quantise, or codes, are NaN, infinite, or too large to square"
+        )
     return codes
 
 

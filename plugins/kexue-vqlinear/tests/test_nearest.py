@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 import torch
-from kexue_vqlinear.nearest import CODES, GROUP, ROWS, nearest
+from kexue_vqlinear.nearest import CODES, GROUP, ROWS, NotFiniteError, nearest
 from torch import Tensor
 
 
@@ -76,8 +76,11 @@ def test_what_is_not_finite_is_refused(bad: float, side: str) -> None:
             table *= 1e30
     else:
         table[:, 1] = bad
-    with pytest.raises(ValueError, match="NaN, infinite, or too large"):
+    with pytest.raises(NotFiniteError, match="NaN, infinite, or too large") as caught:
         nearest(z, table)
+    # The first is what a caller expects, the second what ends a training.
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, FloatingPointError)
 
 
 @pytest.mark.usefixtures("both_searches")
