@@ -21,8 +21,6 @@ from pathlib import Path
 STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # bold headings
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- run -->\n```console\n)(.*?)(```)", re.DOTALL)
-
-
 COLUMNS = 100
 PREFIX = f"{ROOT}{os.sep}"
 RULE = re.compile(r"^─+$", re.MULTILINE)
