@@ -37,7 +37,7 @@ def read_yaml(path: Path) -> Any:
         stamp = [str(real), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         copy = kexue_home() / "yaml" / f"{zlib.crc32(os.fsencode(real)):08x}.json"
         known = read_json(copy)
-        if isinstance(known, dict) and known.get("stamp") == stamp:
+        if isinstance(known, dict) and known.get("stamp") == stamp and "content" in known:
             return known["content"]
         raw = path.read_bytes()
     except OSError as error:

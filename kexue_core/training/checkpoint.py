@@ -9,6 +9,7 @@ full costs nothing but the time since.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -86,7 +87,7 @@ class Checkpoints:
                 "sha256": sha256_of(partial / _TENSORS),
             }
             with (partial / _STATE).open("w", encoding="utf-8") as file:
-                json.dump(state, file)
+                json.dump({**state, "own_sha256": _digest(state)}, file)
                 file.flush()
                 os.fsync(file.fileno())
             _sync_folder(partial)
@@ -122,11 +123,16 @@ class Checkpoints:
             path = self.path(step)
             try:
                 state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+                if state.pop("own_sha256") != _digest(state):
+                    raise ValueError(f"{path / _STATE} does not match its sha256")
                 if sha256_of(path / _TENSORS) != state["sha256"]:
                     raise ValueError(f"{path / _TENSORS} does not match its sha256")
                 tensors = load_file(path / _TENSORS)  # load_state_dict moves them
-            except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+            except (OSError, ValueError, safetensors.SafetensorError) as error:
                 problems.append(f"{path}: {error}")
+                continue
+            except (KeyError, TypeError, AttributeError):
+                problems.append(f"{path / _STATE} is no state of a run")
                 continue
             try:
                 for name, module in modules.items():
@@ -154,6 +160,11 @@ class Checkpoints:
         if self.folder.is_dir():
             for path in self.folder.glob(".partial-*"):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _digest(state: Mapping[str, Any]) -> str:
+    """sha256 of a state; floats are written so that they read back bit for bit."""
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

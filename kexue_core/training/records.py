@@ -198,9 +198,9 @@ def read_records(path: Path) -> list[ResultRecord]:
     if not path.is_file():
         return []
     records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
-            records.append(ResultRecord.from_dict(json.loads(line)))
+            records.append(ResultRecord.from_dict(json.loads(line.decode("utf-8"))))
         except (ValueError, AttributeError, TypeError, DataError) as error:
             raise DataError(f"{path}, line {number}: {error}", hint="Remove the line") from error
     return records

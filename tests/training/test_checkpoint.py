@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,30 @@ def test_half_written_and_damaged_checkpoints_are_passed_over(tmp_path: Path) ->
     assert torch.equal(model.weight, good)
     checkpoints.clean()
     assert not list(tmp_path.glob(".partial-*"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state: state.replace('"step": 10', '"step": 11'),
+        lambda state: state.replace('["lr", 0.1]', '["lr", 0.2]'),
+        lambda state: state[: len(state) // 2],
+        lambda state: state.replace("own_sha256", "sha"),
+        lambda state: "null",
+        lambda state: "[1]",
+        lambda state: "\0" * len(state),
+    ],
+)
+def test_a_damaged_state_is_passed_over(tmp_path: Path, damage: Callable[[str], str]) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    model, optimizer = trained(torch.optim.Adam)
+    for step in (5, 10):
+        checkpoints.save(step, {"model": model}, {"o": optimizer})
+    path = checkpoints.path(10) / "state.json"
+    whole = path.read_text()
+    path.write_text(damage(whole))
+    assert path.read_text() != whole
+    assert checkpoints.restore({"model": model}, {"o": optimizer}) == 5
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:

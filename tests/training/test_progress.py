@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kexue_core.training import progress
-from kexue_core.training.progress import RECENT, Progress
+from kexue_core.training.progress import RECENT, Progress, trim_log
 
 
 @pytest.fixture
@@ -39,3 +39,15 @@ def test_steps_that_were_done_before_do_not_count(
         clock[0] += 40.0
         shown.step(520, 2.5)
     assert "resumed: step 520/600 loss 2.5 0.50 steps/s, 2:40 left" in capsys.readouterr().err
+
+
+def test_a_log_is_trimmed_to_the_step_whatever_else_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(
+        b'{"step": 1, "loss": 2.0}\n\xff\xfe\x00\n[1]\n{"loss": 1.0}\n\n'
+        b'{"step": 2, "loss": 1.5}\n{"step": 3, "loss": 1.0}\n{"step": 2, "lo'
+    )
+    trim_log(tmp_path, 2)
+    assert path.read_text() == '{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n'
+    trim_log(tmp_path / "elsewhere", 2)
+    assert [x.name for x in tmp_path.iterdir()] == ["log.jsonl"]

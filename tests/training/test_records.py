@@ -70,6 +70,9 @@ def test_missing_and_unknown_keys_are_named(tmp_path: Path) -> None:
     path.write_text(path.read_text() + "[1, 2]\n")
     with pytest.raises(DataError, match=r"results\.jsonl, line 2"):
         read_records(path)
+    path.write_bytes(path.read_bytes().replace(b"[1, 2]", b"\xff\xfe"))
+    with pytest.raises(DataError, match=r"results\.jsonl, line 2: .*0xff"):
+        read_records(path)
 
 
 def test_commands_name_no_folder_of_this_machine(
