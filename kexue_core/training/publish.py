@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -60,6 +61,10 @@ def publish(
     """
     spec = declared.spec
     assert isinstance(spec, ModelSpec)
+    if type(recipe).finish is not Recipe.finish:
+        model = copy.deepcopy(model).eval()  # the run may go on
+        with torch.no_grad():
+            recipe.finish(model)
 
     def write(where: Path, card: str | None, records: list[ResultRecord]) -> Path:
         def beside(path: Path) -> None:

@@ -223,6 +223,13 @@ class Recipe(ABC):
         A function of its arguments alone: any randomness has a fixed seed.
         """
 
+    def finish(self, model: nn.Module) -> None:
+        """Change a copy of the averaged model before it is published: what statistics of the
+        training data say, for instance. Not part of a checkpoint; without randomness. Nothing by
+        default.
+        """
+        return
+
     def preview(self, model: nn.Module) -> Tensor | None:
         """Images to look at, (n, 1 or 3, height, width) in [0, 1], or ``None``."""
         return None

@@ -224,7 +224,7 @@ class Seeds(Experiment):
         if variant == "static":
             settings = {"static_steps": static, "steps": static, "layers": 0, "write_pairs": 0}
         return TinyConfig(
-            evaluate_every=0, checkpoint_every=100, questions=20, warmup=30, **settings
+            evaluate_every=0, checkpoint_every=100, questions=20, warmup=30, shift=0.0, **settings
         )
 
 

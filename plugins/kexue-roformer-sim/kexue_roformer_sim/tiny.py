@@ -6,6 +6,7 @@
 3. The layers, whose last maps begin at 0: they change nothing until they are better. Ranking
    within a source (CoSENT) and finding the partner in the batch (InfoNCE) make the vectors,
    cross-entropy the rewriting.
+4. A part of their mean is added to all vectors.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ __all__ = ["RoFormerSimTiny", "TinyConfig"]
 #: Texts of the data whose statistics make token vectors, at most.
 STATISTICS = 400_000
 
+#: Texts of the training, at least, whose mean vector moves all.
+MEAN_OF = 20_000
+
 #: Share of the static stage in which its learning rate falls.
 FALL = 0.4
 
@@ -53,6 +57,8 @@ class TinyConfig(SimConfig):
         ranking: Weight of CoSENT within these; that of InfoNCE is 1 less it.
         ranking_elsewhere: The same within all others.
         statistics: Share of the length of a token's first vector that comes from PMI; 0 for none.
+        shift: How many times the mean of the training texts' vectors every vector is moved by when
+            the training has ended; 0 for none.
     """
 
     steps: int = 1_400
@@ -89,6 +95,7 @@ class TinyConfig(SimConfig):
     ranking: float = 0.8
     ranking_elsewhere: float = 0.05
     statistics: float = 0.4
+    shift: float = 0.25
 
 
 class RoFormerSimTiny(SimRecipe):
@@ -144,6 +151,21 @@ class RoFormerSimTiny(SimRecipe):
         for layer in model.layers:
             for last in (layer.attention, layer.outer):
                 nn.init.zeros_(last.weight)  # type: ignore[arg-type,union-attr]  # ModuleList forgets its kind
+
+    def finish(self, model: nn.Module) -> None:
+        """Add ``shift`` times their mean to all vectors, before these are normalised.
+
+        A text of which the net knows little has a short vector; with the mean added it is nearer to
+        everything, and its cosines decide less. The training itself cannot find this out: it knows
+        all of its texts well.
+        """
+        if not self.config.shift:
+            return
+        assert self._train is not None
+        assert isinstance(model, RoFormerSim)
+        texts = self._train.texts[:: max(1, len(self._train.texts) // MEAN_OF)]
+        vectors = model.embed(texts, normalize_embeddings=False, convert_to_tensor=True)
+        model.pooler.bias.add_(self.config.shift * vectors.double().mean(0))
 
     def learning_rate_scale(self, step: int) -> float:
         """Constant in the static stage, then a line to 0; of the layers a short rise and half a

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from kexue_roformer_sim.model import RoFormerSim
@@ -200,3 +201,20 @@ def test_holes_are_only_in_what_is_read(corpus: Path) -> None:
     assert not changed[8:].any()
     assert not changed[segments == 1].any()
     assert not changed[(tokens == 0) | (tokens == recipe.tokenizer.sep)].any()
+
+
+def test_the_mean_moves_all_vectors_at_the_end(corpus: Path, tmp_path: Path) -> None:
+    plain, moved = (
+        kexue.load(f"file:{run(tiny(shift=shift), corpus, tmp_path / str(shift)) / 'weights'}")
+        for shift in (0.0, 0.5)
+    )
+    recipe = tiny()
+    recipe.data(str(corpus), "train")
+    assert recipe._train is not None
+    mean = plain.embed(recipe._train.texts, normalize_embeddings=False).mean(0)
+    texts = ["第3个问题怎么办", "怎么办"]
+    before, after = (m.embed(texts, normalize_embeddings=False) for m in (plain, moved))
+    np.testing.assert_allclose(after, before + 0.5 * mean, atol=5e-3)  # rounded to float16
+    state = moved.state_dict()
+    others = {n: t for n, t in plain.state_dict().items() if n != "pooler.bias"}
+    assert all(torch.equal(t, state[n]) for n, t in others.items())
