@@ -282,6 +282,22 @@ def test_no_average_publishes_the_model_itself(data: Path, tmp_path: Path) -> No
     assert not any(k.startswith("module.average") for k in final(out))
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_the_finish_is_of_the_published_copy_alone(data: Path, tmp_path: Path, ema: float) -> None:
+    class Finishing(ToyRecipe):
+        def finish(self, model: torch.nn.Module) -> None:
+            assert not model.training
+            model.mean.add_(1.0)
+
+    recipe = Finishing(ToyRecipeConfig(steps=5, ema=ema))
+    out = tmp_path / "out"
+    trained = "module.average.mean" if ema else "module.model.mean"
+    for _ in range(2):  # the second time there is nothing to train; it is published again
+        run(recipe, data, out)
+        published = load_file(out / "weights" / "model.safetensors")
+        assert torch.equal(published["mean"], final(out)[trained] + 1.0)
+
+
 def test_missing_data_and_devices_are_named_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.npz does not exist"):
         run(toy(), tmp_path / "nowhere.npz", tmp_path / "out")
