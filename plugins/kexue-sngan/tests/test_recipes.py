@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from kexue_sngan.discriminator import FILE, load_discriminator
-from kexue_sngan.recipes import SNGAN, SNGANCIFAR10, SNGANCelebA, SNGANFashion, frozen
+from kexue_sngan.gan_training import SNGAN, frozen
+from kexue_sngan.recipes import SNGANCIFAR10, SNGANCelebA, SNGANFashion
 from kexue_sngan.thumbnails import thumbnail_distance
 from torch import nn
 

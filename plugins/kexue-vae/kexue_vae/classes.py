@@ -23,7 +23,7 @@ from kexue_core.experiments import Curve, Experiment, Results, RunContext, Verdi
 from kexue_core.images import grid
 from kexue_core.metrics import Subject, find_metric
 from kexue_core.training.records import ResultRecord, device_name, read_records, versions
-from kexue_vae.recipes import CVAEFashion, CVAEFashionConfig
+from kexue_vae.conditional import CVAEFashion, CVAEFashionConfig
 
 __all__ = ["Classes"]
 

@@ -89,7 +89,7 @@ def kexue_components() -> Iterator[Spec]:
     )
     yield RecipeSpec(
         name="cvae-fashion",
-        factory="kexue_vae.recipes:CVAEFashion",
+        factory="kexue_vae.conditional:CVAEFashion",
         model="cvae",
         data="zalando-datasets/fashion_mnist",
         summary="28x28 Fashion-MNIST, one prior mean a class; minutes of one core",

@@ -13,9 +13,9 @@ import pytest
 import torch
 from kexue_vae import VAE, VAEConfig
 from kexue_vae.classes import Classes
+from kexue_vae.conditional import CVAEFashionConfig
 from kexue_vae.data import BinarizedOnce
 from kexue_vae.experiments import Aggregate, Noise, SmallVAEConfig, moments
-from kexue_vae.recipes import CVAEFashionConfig
 
 from kexue_core.experiments import Results, RunResult
 from kexue_core.reproduce import entries, load_experiment, reproduce

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from kexue_vae import CVAE, VAE, binarize
+from kexue_vae.conditional import CVAEFashion
 from kexue_vae.data import BinarizedOnce
 from kexue_vae.judge import disturb
-from kexue_vae.recipes import CVAEFashion, VAECelebA, VAEMnist
+from kexue_vae.recipes import VAECelebA, VAEMnist
 from PIL import Image
 
 from kexue_core.errors import DataError
