@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kexue_core.errors import DataError
+from kexue_core.errors import DataError, UnsupportedError
 
 if TYPE_CHECKING:
     from kexue_core.training import Recipe
@@ -37,6 +37,7 @@ __all__ = [
     "RunResult",
     "Verdict",
     "compare",
+    "published_sha256",
     "with_error",
 ]
 
@@ -53,6 +54,24 @@ def with_error(value: float, error: float | None, *, sign: str = "±") -> str:
         return digits if error is None else f"{digits} {sign} 0"
     decimals = min(6, max(0, 1 - floor(log10(error))))
     return f"{value:,.{decimals}f} {sign} {error:,.{decimals}f}"
+
+
+def published_sha256(name: str) -> str:
+    """sha256 of the weights of that name in the registry.
+
+    Raises:
+        NotFoundError: There are none of that name.
+        UnsupportedError: Their hash is not known.
+    """
+    from kexue_core.folder import WEIGHTS_FILE
+    from kexue_core.registry import load_registry
+
+    files = load_registry().find(name).files
+    if WEIGHTS_FILE not in files:
+        raise UnsupportedError(
+            f"{name} is not in the registry with its hash", hint="`kexue list` shows what is"
+        )
+    return files[WEIGHTS_FILE].sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,7 +282,8 @@ class Experiment(ABC):
     def settings(self, variant: str, *, quick: bool) -> Mapping[str, Any]:
         """Everything that the figures depend on beside data and seed, as JSON values.
 
-        A finished run is used again only while its settings are these.
+        A finished run is used again only while its settings are these. Weights that a run loads by
+        name belong here by their :func:`published_sha256`, as they may be published anew.
         """
 
     def identity(self, data: str | None) -> str:

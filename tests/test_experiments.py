@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,7 +13,13 @@ from typing import Any
 
 import pytest
 
-from kexue_core.errors import DataError, NotFoundError, PluginError, TrainingError
+from kexue_core.errors import (
+    DataError,
+    NotFoundError,
+    PluginError,
+    TrainingError,
+    UnsupportedError,
+)
 from kexue_core.experiments import (
     Comparison,
     Experiment,
@@ -21,6 +28,7 @@ from kexue_core.experiments import (
     RunResult,
     Verdict,
     compare,
+    published_sha256,
     with_error,
 )
 from kexue_core.plots import plot_curves
@@ -308,3 +316,11 @@ def test_a_figure_is_printed_to_the_second_digit_of_its_error(
     value: float, error: float | None, said: str
 ) -> None:
     assert with_error(value, error) == said
+
+
+def test_runs_on_published_weights_know_their_hash() -> None:
+    assert re.fullmatch("[0-9a-f]{64}", published_sha256("glow-celeba"))
+    with pytest.raises(UnsupportedError, match="simbert-base is not in the registry with its hash"):
+        published_sha256("simbert-base")
+    with pytest.raises(NotFoundError):
+        published_sha256("glow-celebb")

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 import kexue_core as kexue
-from kexue_core.errors import UnsupportedError
-from kexue_core.experiments import Curve, Experiment, Results, RunContext, Verdict
+from kexue_core.experiments import Curve, Experiment, Results, RunContext, Verdict, published_sha256
 from kexue_core.images import grid
 from kexue_core.latents import slerp
 from kexue_core.training.records import ResultRecord, device_name, versions
@@ -56,15 +55,7 @@ class Pictures(Experiment):
     @cached_property
     def sha256(self) -> str:
         """sha256 of the published file."""
-        from kexue_core.registry import load_registry
-
-        files = load_registry().find(self.weights).files
-        if "model.safetensors" not in files:
-            raise UnsupportedError(
-                f"{self.weights} is not in the registry with its hash",
-                hint="`kexue list` shows what is",
-            )
-        return files["model.safetensors"].sha256
+        return published_sha256(self.weights)
 
     @cached_property
     def glow(self) -> Glow:

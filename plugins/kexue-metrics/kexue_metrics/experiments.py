@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kexue_core.errors import DataError
-from kexue_core.experiments import Curve, Experiment, Results, RunContext, Verdict
+from kexue_core.experiments import Curve, Experiment, Results, RunContext, Verdict, published_sha256
 from kexue_core.training.data import open_images
 from kexue_core.training.records import ResultRecord, device_name, versions
 from kexue_metrics.features import load_features
@@ -96,7 +96,8 @@ class Disturbances(Experiment):
     def settings(self, variant: str, *, quick: bool) -> Mapping[str, Any]:
         """Images of each set, and the levels."""
         # Two of ten classes must hold as many: 1,500 of the 8,500 test images that are left.
-        return {"n": 200 if quick else 1_500, "levels": list(LEVELS), "features": CLASSIFIER}
+        features = published_sha256(CLASSIFIER)
+        return {"n": 200 if quick else 1_500, "levels": list(LEVELS), "features": features}
 
     def run(
         self, variant: str, seed: int, context: RunContext

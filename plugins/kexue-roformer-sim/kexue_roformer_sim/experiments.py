@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from kexue_core.errors import ConfigError
-from kexue_core.experiments import Curve, Experiment, Results, RunContext, Verdict, compare
+from kexue_core.experiments import (
+    Curve,
+    Experiment,
+    Results,
+    RunContext,
+    Verdict,
+    compare,
+    published_sha256,
+)
 from kexue_core.training.records import ResultRecord, device_name, read_records, versions
 from kexue_roformer_sim.recipes import SimRecipe
 from kexue_roformer_sim.stages import (
@@ -248,8 +256,12 @@ class Rewriting(Experiment):
     weights = "roformer-sim-tiny"
 
     def settings(self, variant: str, *, quick: bool) -> Mapping[str, Any]:
-        """How many questions, and how they are rewritten."""
-        return {"questions": 5 if quick else 200, "method": variant, "weights": self.weights}
+        """How many questions, and how and by which weights they are rewritten."""
+        return {
+            "questions": 5 if quick else 200,
+            "method": variant,
+            "weights": published_sha256(self.weights),
+        }
 
     def identity(self, data: str | None) -> str:
         """The held-out pairs."""

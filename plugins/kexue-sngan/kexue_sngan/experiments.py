@@ -32,6 +32,7 @@ from kexue_core.experiments import (
     RunResult,
     Verdict,
     compare,
+    published_sha256,
 )
 from kexue_core.plots import figure, save
 from kexue_core.statistics import frechet_distance
@@ -150,7 +151,8 @@ class _Runs(Experiment):
 
     def settings(self, variant: str, *, quick: bool) -> Mapping[str, Any]:
         """The recipe's config, and the classifier."""
-        return {**asdict(self._config(variant, quick=quick)), "features": FEATURES}
+        features = published_sha256(FEATURES)
+        return {**asdict(self._config(variant, quick=quick)), "features": features}
 
     def identity(self, data: str | None) -> str:
         """The fingerprint of the training images."""

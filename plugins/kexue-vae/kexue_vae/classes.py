@@ -18,8 +18,15 @@ import torch
 
 import kexue_core as kexue
 from kexue_core.api import provenance
-from kexue_core.errors import UnsupportedError
-from kexue_core.experiments import Curve, Experiment, Results, RunContext, Verdict, compare
+from kexue_core.experiments import (
+    Curve,
+    Experiment,
+    Results,
+    RunContext,
+    Verdict,
+    compare,
+    published_sha256,
+)
 from kexue_core.images import grid
 from kexue_core.metrics import Subject, find_metric
 from kexue_core.training.records import ResultRecord, device_name, read_records, versions
@@ -57,7 +64,7 @@ class Classes(Experiment):
         """The config of the variant, the classifier and the number of samples."""
         return {
             "config": asdict(_config(variant, quick=quick)),
-            "features": _sha256(self.features),
+            "features": published_sha256(self.features),
             "samples": QUICK_SAMPLES if quick else SAMPLES,
         }
 
@@ -156,14 +163,3 @@ def _config(variant: str, *, quick: bool) -> CVAEFashionConfig:
         evaluation_samples=5,
         adversarial=ADVERSARIAL[variant],
     )
-
-
-def _sha256(name: str) -> str:
-    from kexue_core.registry import load_registry
-
-    files = load_registry().find(name).files
-    if "model.safetensors" not in files:
-        raise UnsupportedError(
-            f"{name} is not in the registry with its hash", hint="`kexue list` shows what is"
-        )
-    return files["model.safetensors"].sha256
