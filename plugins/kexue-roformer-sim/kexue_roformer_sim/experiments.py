@@ -272,9 +272,6 @@ class Rewriting(Experiment):
     ) -> tuple[Sequence[ResultRecord], Mapping[str, Curve]]:
         """Rewrite the questions."""
         import kexue_core as kexue
-        from kexue_core.api import provenance
-        from kexue_core.folder import WEIGHTS_FILE
-        from kexue_core.hub.receipts import hash_file
         from kexue_roformer_sim.data import HeldOut
         from kexue_roformer_sim.measures import measure_rewrites
         from kexue_roformer_sim.model import RoFormerSim
@@ -285,8 +282,8 @@ class Rewriting(Experiment):
             raise ConfigError(f"{self.weights} are of another model")
         held = RoFormerSimTiny(TinyConfig()).data(context.data, "val")
         assert isinstance(held, HeldOut)
-        count = int(self.settings(variant, quick=context.quick)["questions"])
-        questions = questions_of(held, count)
+        settings = self.settings(variant, quick=context.quick)
+        questions = questions_of(held, settings["questions"])
         found = measure_rewrites(
             model,
             questions,
@@ -294,8 +291,6 @@ class Rewriting(Experiment):
             method="beam" if variant == "beam" else "sample",
             masked=0.2 if variant == "masked" else 0.0,
         )
-        known = provenance(model)
-        assert known is not None
         return [
             ResultRecord(
                 metric=metric,
@@ -305,13 +300,10 @@ class Rewriting(Experiment):
                 n=len(questions),
                 seed=seed,
                 command=context.command,
-                weights=hash_file(known.folder / WEIGHTS_FILE),
+                weights=settings["weights"],  # loading checks the file against it
                 versions=versions("kexue-roformer-sim"),
                 device=device_name("cpu"),
-                settings={
-                    **self.settings(variant, quick=context.quick),
-                    "data": held.fingerprint,
-                },
+                settings={**settings, "data": held.fingerprint},
             )
             for metric, value in found.items()
         ], {}

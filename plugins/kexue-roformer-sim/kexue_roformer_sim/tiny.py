@@ -32,7 +32,7 @@ __all__ = ["RoFormerSimTiny", "TinyConfig"]
 #: Texts of the data whose statistics make token vectors, at most.
 STATISTICS = 400_000
 
-#: Texts of the training, at least, whose mean vector moves all.
+#: Of so many texts of the training, at most twice as many, the mean vector moves all.
 MEAN_OF = 20_000
 
 #: Share of the static stage in which its learning rate falls.

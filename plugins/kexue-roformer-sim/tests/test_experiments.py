@@ -13,8 +13,11 @@ from kexue_roformer_sim import experiments
 from kexue_roformer_sim.experiments import Parts, Rewriting, Seeds
 from kexue_roformer_sim.tiny import TinyConfig
 
+import kexue_core as kexue
+from kexue_core.api import provenance
 from kexue_core.errors import TrainingError
 from kexue_core.reproduce import entries, load_experiment, reproduce
+from kexue_core.training.data.sources import sha256_of
 
 TINY: dict[str, Any] = {
     "vocab_size": 120,
@@ -106,7 +109,9 @@ def test_rewriting_counts_for_the_weights_that_wrote(
     report = run()
     records = [record for r in report["runs"] for record in r["records"]]
     assert {r["metric"] for r in records} == {"rewrite_distinct", "rewrite_cosine"}
-    published = experiments.published_sha256(Rewriting.weights)
+    loaded = provenance(kexue.load(Rewriting.weights))
+    assert loaded is not None
+    published = sha256_of(loaded.folder / "model.safetensors")
     assert {r["weights"] for r in records} == {published}
     assert all(0 <= r["value"] <= 1 for r in records if r["metric"] == "rewrite_distinct")
     assert run() == report

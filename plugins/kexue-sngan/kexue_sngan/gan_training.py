@@ -117,16 +117,13 @@ class SNGAN(Recipe):
 
     def networks(self) -> tuple[nn.Module, nn.Module]:
         """The generator and the plain discriminator."""
-        c = self.config
-        config = SNGANCNNConfig(
-            size=c.size,
-            channels=c.channels,
-            latent=c.latent,
-            width=c.width,
-            critic_width=c.critic_width,
-            levels=c.levels,
-        )
+        config = SNGANCNNConfig(**self.shape())
         return CNNGenerator(config), CNNDiscriminator(config)
+
+    def shape(self) -> dict[str, int]:
+        """Of the settings those that are the networks'."""
+        names = ("size", "channels", "latent", "width", "critic_width", "levels")
+        return {name: getattr(self.config, name) for name in names}
 
     def optimizers(self, modules: Mapping[str, nn.Module]) -> Mapping[str, torch.optim.Optimizer]:
         """Adam without momentum, one for each."""

@@ -166,13 +166,5 @@ class SNGANCIFAR10(SNGAN):
 
     def networks(self) -> tuple[nn.Module, nn.Module]:
         """The residual generator and discriminator."""
-        c = self.config
-        config = SNGANResNetConfig(
-            size=c.size,
-            channels=c.channels,
-            latent=c.latent,
-            width=c.width,
-            critic_width=c.critic_width,
-            levels=c.levels,
-        )
+        config = SNGANResNetConfig(**self.shape())
         return ResNetGenerator(config), ResNetDiscriminator(config)
